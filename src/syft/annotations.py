@@ -1,0 +1,80 @@
+"""What users note on local tensors before they send them: an id, tags, a description, who may have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+
+from .errors import LimitExceeded, Misuse
+from .ids import new_id
+from .limits import MAX_DESCRIPTION_LENGTH, MAX_TAG_LENGTH, MAX_TAGS
+from .policy import Policy
+from .store import Label
+
+T = TypeVar("T", bound=torch.Tensor)
+
+# Notes are kept in the tensor's own __dict__, so that they go when it goes.
+_ID, _LABEL, _POLICY = "_syft_id", "_syft_label", "_syft_policy"
+
+
+def id_of(tensor: torch.Tensor) -> int:
+    """Return the tensor's id, which its first pointer's object will have; made when first asked for."""
+    own: int = tensor.__dict__.setdefault(_ID, None) or new_id()
+    tensor.__dict__[_ID] = own
+    return own
+
+
+def label_of(tensor: torch.Tensor) -> Label:
+    """Return the tensor's tags and description."""
+    label: Label = tensor.__dict__.get(_LABEL, Label())
+    return label
+
+
+def policy_of(tensor: torch.Tensor) -> Policy:
+    """Return who may have the tensor's values; None is anyone."""
+    policy: Policy = tensor.__dict__.get(_POLICY)
+    return policy
+
+
+def tag(tensor: T, *tags: str) -> T:
+    """Add tags to a local tensor; returns it. Raises Misuse, LimitExceeded."""
+    label = label_of(tensor)
+    checked = check_label(Label((*label.tags, *(t for t in tags if t not in label.tags)), label.description))
+    tensor.__dict__[_LABEL] = checked
+    return tensor
+
+
+def describe(tensor: T, description: str) -> T:
+    """Describe a local tensor in words; returns it. Raises Misuse, LimitExceeded."""
+    tensor.__dict__[_LABEL] = check_label(label_of(tensor)._replace(description=description))
+    return tensor
+
+
+def private_tensor(tensor: torch.Tensor, allowed_users: Iterable[str]) -> torch.Tensor:
+    """Return the tensor as a private one: wherever it goes, only ``allowed_users`` may send or get it.
+
+    What is computed from it at a worker is private as well.
+    """
+    if isinstance(allowed_users, str):
+        raise Misuse("allowed_users is a list of names", mend=f"allowed_users=[{allowed_users!r}]")
+    private = tensor.view_as(tensor)
+    private.__dict__.update({k: v for k, v in tensor.__dict__.items() if k in (_ID, _LABEL)})
+    private.__dict__[_POLICY] = frozenset(allowed_users)
+    return private
+
+
+def check_label(label: Label) -> Label:
+    """Return ``label`` if it is within the limits."""
+    if not all(isinstance(word, str) for word in (*label.tags, label.description)):
+        raise Misuse("tags and descriptions are strings", mend='x.tag("#mnist").describe("digits")')
+    if (
+        len(label.tags) > MAX_TAGS
+        or len(label.description) > MAX_DESCRIPTION_LENGTH
+        or any(len(t) > MAX_TAG_LENGTH for t in label.tags)
+    ):
+        raise LimitExceeded(
+            f"at most {MAX_TAGS} tags of {MAX_TAG_LENGTH} characters and a description of {MAX_DESCRIPTION_LENGTH}"
+        )
+    return label

@@ -1,0 +1,287 @@
+"""One operator of torch on pointers -> one ``Run`` at their worker. The hot path is ``dispatch``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import torch
+from torch._ops import OpOverload
+
+from .errors import NotCollocated, ObjectGone, OperatorNotAllowed
+from .ids import new_id
+from .messages import Request, Run
+from .operators import BY_NAME, Operator
+from .wire import Ref
+
+P = TypeVar("P", bound=torch.Tensor)
+
+
+class Location(Protocol):
+    """A worker as its callers see it: what a pointer asks of the place it points to."""
+
+    id: str
+
+    def request(self, message: Request) -> Any:
+        """Deliver a request; return its answer or raise its error."""
+
+    def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
+        """Return the object's value: a tensor, or a pointer if the object is one."""
+
+    def release(self, id: int) -> None:
+        """Let go of one ownership of an object; never raises."""
+
+
+class Handle(Ref):
+    """One ownership of the object ``id`` at ``location``, held by ``owner``.
+
+    All aliases of a pointer share it; when the last of them goes, so does the ownership.
+    """
+
+    __slots__ = ("location", "owner", "owns")
+
+    def __init__(self, id: int, location: Location, owner: Location, owns: bool = True) -> None:
+        self.id, self.location, self.owner, self.owns = id, location, owner, owns
+
+    def __del__(self) -> None:
+        if self.owns:
+            self.location.release(self.id)
+
+
+class Spent:
+    """In the place of a handle after a get or a move: whatever asks for the location is told why."""
+
+    def __init__(self, handle: Handle, fate: str) -> None:
+        self.id, self.last_location, self.owner, self.fate = handle.id, handle.location, handle.owner, fate
+
+    @property
+    def location(self) -> NoReturn:
+        raise ObjectGone(
+            f"this pointer no longer points to anything: its object {self.fate}",
+            where=self.last_location.id,
+            mend="Use what that call returned, or keep a copy first: x.copy().",
+        )
+
+
+_make_wrapper = torch.Tensor._make_wrapper_subclass
+_CPU = torch.device("cpu")
+
+
+def wrap(cls: type[P], handle: Handle, meta: Any) -> P:
+    """Make a pointer with this handle; ``meta`` is a Meta, or a tensor that has that metadata."""
+    layout = meta.layout
+    if layout is torch.strided:
+        pointer = _make_wrapper(cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=_CPU)
+    else:
+        pointer = _make_wrapper(cls, meta.shape, dtype=meta.dtype, layout=layout, device=_CPU)
+    pointer._handle = handle  # type: ignore[attr-defined]
+    return pointer
+
+
+_PLAIN: dict[OpOverload, str] = {}
+
+
+def dispatch(
+    cls: type[Any],
+    func: OpOverload,
+    types: Sequence[type],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Run ``func`` where its pointers point: the ``__torch_dispatch__`` of PointerTensor."""
+    name = _PLAIN.get(func)
+    if name is None or len(types) != 1:
+        return _dispatch_uncommon(cls, func, types, args, kwargs or {})
+    first = args[0]._handle if type(args[0]) is cls else _first_handle(cls, (args, kwargs))
+    location = first.location
+    sent = [_sent(cls, a, location) for a in args]
+    sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
+    handle = Handle(new_id(), location, first.owner)
+    answer = location.request(Run(name, sent, sent_by_name, (handle.id,)))
+    return wrap(cls, handle, answer.outputs[0])
+
+
+def _sent(cls: type[Any], value: Any, location: Location) -> Any:
+    """Put handles in the place of pointers; refuse what is not at ``location``."""
+    if type(value) is cls:
+        if value._handle.location is not location:
+            raise _apart(location.id, f"another at {value._handle.location.id}", f"x.move({location.id})")
+        return value._handle
+    if isinstance(value, (list, tuple)):
+        return [_sent(cls, v, location) for v in value]
+    if isinstance(value, torch.Tensor):
+        if value.dim() == 0:
+            return value.detach()
+        raise _apart(location.id, f"a tensor of shape {list(value.shape)} is here", f"x.send({location.id})")
+    return value
+
+
+def _apart(pointer_at: str, other: str, mend: str) -> NotCollocated:
+    return NotCollocated(
+        f"the operands are not in one place: one is at {pointer_at}, {other}",
+        mend=f"Bring them together first, with {mend} or .get(); new tensors beside a pointer p come from p.new_zeros(...).",
+    )
+
+
+def _first_handle(cls: type[Any], values: Any) -> Any:
+    for value in _flat(values):
+        if type(value) is cls:
+            return value._handle
+    raise AssertionError("an operator was dispatched without a pointer")
+
+
+def _flat(values: Any) -> Iterable[Any]:
+    if isinstance(values, dict):
+        values = values.values()
+    if isinstance(values, (list, tuple)) or type(values) is type({}.values()):
+        for value in values:
+            yield from _flat(value)
+    else:
+        yield values
+
+
+# ---- the uncommon: operators in place, several results, lists, values, changed shapes ----
+
+
+def _dispatch_uncommon(
+    cls: type[Any], func: OpOverload, types: Sequence[type], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if any(kind is not cls for kind in types):
+        return NotImplemented
+    rule = _RULES.get(func)
+    if rule is not None:
+        result = rule(cls, args)
+        if result is not NotImplemented:
+            return result
+    try:
+        operator = BY_NAME[func.name()]
+    except OperatorNotAllowed:
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            return func.decompose(*args, **kwargs)
+        raise
+    if operator.plain:
+        _PLAIN[func] = operator.name
+        return dispatch(cls, func, types, args, kwargs)
+    if operator.changes_view:
+        return _change_view(cls, operator, args, kwargs)
+    first = _first_handle(cls, (args, kwargs))
+    return run(cls, operator, args, kwargs, first.location, first.owner)
+
+
+def run(
+    cls: type[Any],
+    operator: Operator,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    location: Location,
+    owner: Location,
+) -> Any:
+    """Run any operator of the table at ``location``, whatever it writes and returns."""
+    for index in operator.written:
+        for target in _flat(operator.argument(index, args, kwargs)):
+            if isinstance(target, torch.Tensor) and type(target) is not cls:
+                raise _apart(location.id, "and the tensor to be written is here", f"x.send({location.id})")
+    sent = [_sent(cls, a, location) for a in args]
+    sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()}
+    handles = [Handle(new_id(), location, owner) for _ in range(_count_results(cls, operator, args, kwargs))]
+    message = Run(operator.name, sent, sent_by_name, tuple(handle.id for handle in handles))
+    outputs = location.request(message).outputs
+    if operator.gives_value:
+        return read(wrap(cls, handles[0], outputs[0])).item()
+    if operator.gives_list:
+        return [wrap(cls, handle, output) for handle, output in zip(handles, outputs, strict=True)]
+    fresh = iter(handles)
+    results = []
+    for source, output in zip(operator.returned, outputs, strict=True):
+        if source is not None:
+            result = operator.argument(source, args, kwargs)
+            if result.shape != output.shape:
+                take_metadata(result, wrap(cls, result._handle, output))
+        else:
+            handle = next(fresh)
+            result = None if output is None else wrap(cls, handle, output)
+        results.append(result)
+    return results[0] if len(results) == 1 else tuple(results) if results else None
+
+
+def _count_results(cls: type[Any], operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """How many fresh tensors the operator will give, before it runs."""
+    if operator.gives_value:
+        return 1
+    if not operator.gives_list:
+        return operator.returned.count(None)
+
+    def on_meta(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return [on_meta(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return len(operator.call(*map(on_meta, args), **{k: on_meta(v) for k, v in kwargs.items()}))
+
+
+def _change_view(cls: type[Any], operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Change a pointer's shape in place: on a fresh alias, so that whoever shares the handle sees no change."""
+    target = args[0]
+    old = target._handle
+    handle = Handle(new_id(), old.location, old.owner)
+    old.location.request(Run("aten::alias", [old], {}, (handle.id,)))
+    message = Run(operator.name, [handle, *(_sent(cls, a, old.location) for a in args[1:])], kwargs, ())
+    output = old.location.request(message).outputs[0]
+    take_metadata(target, wrap(cls, handle, output))
+    return target
+
+
+def take_metadata(target: Any, source: Any) -> None:
+    """Make ``target`` the same pointer as ``source``, in place."""
+    torch._C.TensorBase.data.__set__(target, source)  # type: ignore[attr-defined]
+    target._handle = source._handle
+
+
+# ---- rules for single operators: those that need no worker, and those that bring values home ----
+
+
+def _share(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    return wrap(cls, args[0]._handle, args[0])
+
+
+def _item(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    return read(args[0]).item()
+
+
+def _copy(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    """``target.copy_(source)`` may cross between here and a worker, as it may between devices."""
+    target, source = args[:2]
+    if type(target) is not cls:
+        return target.copy_(read(source))
+    if type(source) is cls or source.dim() == 0:
+        return NotImplemented
+    location = target._handle.location
+    location.request(Run("aten::copy_", [target._handle, source.detach()], {}, ()))
+    return target
+
+
+def _set(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    target, source = args
+    if type(target) is not cls or type(source) is not cls:
+        return NotImplemented
+    take_metadata(target, source)
+    return target
+
+
+def read(pointer: Any) -> torch.Tensor:
+    """Return a copy of a pointer's value, brought home along the whole chain; the object stays."""
+    while hasattr(pointer, "_handle"):
+        handle = pointer._handle
+        pointer = handle.location.get(handle, take=False)
+    return pointer
+
+
+_aten = torch.ops.aten
+_RULES: dict[OpOverload, Callable[[type[Any], tuple[Any, ...]], Any]] = {
+    _aten.detach.default: _share,
+    _aten.alias.default: _share,
+    _aten.lift_fresh.default: _share,
+    _aten._local_scalar_dense.default: _item,
+    _aten.copy_.default: _copy,
+    _aten.set_.source_Tensor: _set,
+}

@@ -1,0 +1,138 @@
+"""Every error syft raises, one tree.
+
+SyftError
+├── NotCollocated            operands are not all in one place
+├── ObjectGone               the worker has no such object (any more)
+├── NotPermitted             the policy of the data says no
+│   ├── GetNotPermitted
+│   └── SendNotPermitted
+├── WorkerNotFound           no worker of that name is known here
+├── WorkerShut               the worker has been shut
+├── OperatorNotAllowed       the operator is not in the table of operators
+├── OperatorFailed           torch refused the operator (shapes, dtypes, indices ...)
+│   ├── OperatorIndexFailed  ... also an IndexError
+│   └── OperatorValueFailed  ... also a ValueError
+├── MalformedMessage         bytes or a message that break the protocol
+├── LimitExceeded            a bound of ``syft.limits`` is passed
+└── Misuse                   a call that cannot mean anything, whatever the data
+    └── IdInUse              the worker already has an object of that id
+
+Each says what happened, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SyftError(Exception):
+    """Base of every error of syft.
+
+    ``what`` happened, at which worker (``where``, may be empty) and how to ``mend`` it (may be
+    empty); ``code`` is the error's name on the wire.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        place = f" (at {where})" if where else ""
+        advice = f"\n{mend}" if mend else ""
+        super().__init__(f"{what}{place}{advice}")
+
+
+class NotCollocated(SyftError, RuntimeError):
+    """The operands of one operator are not all at one worker."""
+
+    code = "not-collocated"
+
+
+class ObjectGone(SyftError, LookupError):
+    """The worker has no object of that id: it was taken, deleted, or never there."""
+
+    code = "object-gone"
+
+
+class NotPermitted(SyftError, PermissionError):
+    """The owner of the data does not allow this."""
+
+    code = "not-permitted"
+
+
+class GetNotPermitted(NotPermitted):
+    """The caller is not among those who may get this value."""
+
+    code = "get-not-permitted"
+
+
+class SendNotPermitted(NotPermitted):
+    """The caller is not among those who may send this value on."""
+
+    code = "send-not-permitted"
+
+
+class WorkerNotFound(SyftError, LookupError):
+    """No worker of that name is known here."""
+
+    code = "worker-not-found"
+
+
+class WorkerShut(SyftError, ConnectionError):
+    """The worker has been shut; its objects are gone."""
+
+    code = "worker-shut"
+
+
+class OperatorNotAllowed(SyftError, RuntimeError):
+    """The operator is not in the table of operators that a worker runs."""
+
+    code = "operator-not-allowed"
+
+
+class OperatorFailed(SyftError, RuntimeError):
+    """Torch refused the operator; in process the text is torch's own."""
+
+    code = "operator-failed"
+
+
+class OperatorIndexFailed(OperatorFailed, IndexError):
+    """Torch refused an index."""
+
+    code = "operator-index-failed"
+
+
+class OperatorValueFailed(OperatorFailed, ValueError):
+    """Torch refused a value."""
+
+    code = "operator-value-failed"
+
+
+class MalformedMessage(SyftError, ValueError):
+    """Bytes or a message that are not of the protocol."""
+
+    code = "malformed-message"
+
+
+class LimitExceeded(SyftError, ValueError):
+    """A bound of :mod:`syft.limits` is passed."""
+
+    code = "limit-exceeded"
+
+
+class Misuse(SyftError, ValueError):
+    """A call that cannot mean anything, whatever the data."""
+
+    code = "misuse"
+
+
+class IdInUse(Misuse):
+    """The worker already has an object of that id."""
+
+    code = "id-in-use"
+
+
+def _tree(cls: type[SyftError]) -> list[type[SyftError]]:
+    return [cls, *(leaf for child in cls.__subclasses__() for leaf in _tree(child))]
+
+
+BY_CODE: dict[str, type[SyftError]] = {cls.code: cls for cls in _tree(SyftError)}

@@ -1,0 +1,158 @@
+"""The whole protocol between a caller and a worker, on one screen.
+
+A caller sends one request and gets one answer. Results are named by the caller, so that it need not
+wait for an answer to go on. A request that fails changes nothing at the worker.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from . import limits
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID)]
+Name = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_LENGTH)]
+Tag = Annotated[str, msgspec.Meta(max_length=limits.MAX_TAG_LENGTH)]
+Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=limits.MAX_TAGS)]
+Description = Annotated[str, msgspec.Meta(max_length=limits.MAX_DESCRIPTION_LENGTH)]
+Results = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.MAX_RESULTS)]
+
+
+class Message(msgspec.Struct, tag=str.lower, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# ---- requests -------------------------------------------------------------------------------
+
+
+class Run(Message):
+    """Run an operator; store its fresh tensors as ``results``. -> Ran"""
+
+    operator: Name
+    args: list[Any]
+    kwargs: dict[Name, Any]
+    results: Results
+
+
+class Put(Message):
+    """Store a tensor, or a pointer (``Reference``), as ``id``. -> Done"""
+
+    id: Id
+    value: Any
+    tags: Tags = ()
+    description: Description = ""
+    allowed: tuple[Name, ...] | None = None
+
+
+class Get(Message):
+    """Give the value of ``id``; with ``take`` it leaves the worker's listings. -> Value"""
+
+    id: Id
+    take: bool
+    user: Name = ""
+    reason: Description = ""
+
+
+class Give(Message):
+    """Send ``id`` straight to the worker ``to`` as ``as_id``; with ``take`` as in Get. -> Done"""
+
+    id: Id
+    to: Name
+    as_id: Id
+    take: bool
+    user: Name = ""
+
+
+class Lend(Message):
+    """Send ``id`` to the worker ``to`` and keep a pointer to it there, as ``as_id``. -> Placed"""
+
+    id: Id
+    to: Name
+    as_id: Id
+    user: Name = ""
+
+
+class Fetch(Message):
+    """Put in the place of the pointer ``id`` what it points to. -> Placed"""
+
+    id: Id
+    user: Name = ""
+
+
+class Retain(Message):
+    """Add one owner to ``id``. -> Done"""
+
+    id: Id
+
+
+class Release(Message):
+    """Take one owner from each of ``ids``; what has none left is freed. -> Done"""
+
+    ids: tuple[Id, ...]
+
+
+class Describe(Message):
+    """Give ``id`` these tags and this description. -> Done"""
+
+    id: Id
+    tags: Tags
+    description: Description
+
+
+class Search(Message):
+    """List the objects whose tags or description hold every word of ``query``. -> Found"""
+
+    query: Tags
+
+
+class Clear(Message):
+    """Forget every object. -> Done"""
+
+
+# ---- answers --------------------------------------------------------------------------------
+
+
+class Done(Message):
+    """It is done."""
+
+
+class Ran(Message):
+    """One entry for each tensor the operator gave: its metadata, or None where it gave none.
+
+    In process the entries are the tensors themselves.
+    """
+
+    outputs: tuple[Any, ...]
+
+
+class Value(Message):
+    """A tensor, or a pointer as a ``Reference``."""
+
+    value: Any
+
+
+class Placed(Message):
+    """The metadata of an object; in process the tensor itself."""
+
+    meta: Any
+
+
+class Found(Message):
+    """What a search found: (reference, tags, description) each."""
+
+    objects: tuple[tuple[Any, Tags, Description], ...]
+
+
+class Failure(Message):
+    """The request failed and changed nothing."""
+
+    code: Name
+    what: str
+    where: str
+    mend: str
+
+
+Request = Run | Put | Get | Give | Lend | Fetch | Retain | Release | Describe | Search | Clear
+Answer = Done | Ran | Value | Placed | Found | Failure

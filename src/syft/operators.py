@@ -1,0 +1,110 @@
+"""The operators a worker runs, by table look-up; what is not in ``operators.txt`` does not run.
+
+What an operator writes, returns and makes is read off torch's own schema, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import torch
+
+from .errors import OperatorNotAllowed
+
+TABLE = "operators.txt"
+
+#: Results of these would be memory that nobody has written yet, with whatever it held before: zeroed.
+_UNINITIALISED = frozenset(
+    {"aten::empty.memory_format", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
+)  # fmt: skip
+
+
+class Operator:
+    """One row of the table, with what its schema says.
+
+    Attributes:
+        name: as on the wire, ``aten::add.Tensor``.
+        call: runs it on tensors.
+        plain: it gives exactly one fresh tensor (the common case).
+        returned: for each thing it returns, the index of the argument that it is (an operator in
+            place, ``out=``), or None where it is fresh.
+        written: indices of the arguments it writes to.
+        keywords: names of the arguments that are passed by keyword, by index.
+        gives_list: it returns one list of tensors, whose length depends on the arguments.
+        gives_value: it returns a Python value, not a tensor.
+        changes_view: it changes its first argument's shape in place (``t_``, ``squeeze_``).
+        reveals_shape: the shape of its result depends on values (``nonzero``, ``unique``).
+    """
+
+    __slots__ = (
+        "name", "call", "plain", "returned", "written", "keywords", "gives_list", "gives_value", "changes_view",
+        "reveals_shape",
+    )  # fmt: skip
+
+    def __init__(self, name: str, overload: torch._ops.OpOverload) -> None:
+        schema = overload._schema
+        index = {argument.name: i for i, argument in enumerate(schema.arguments)}
+        writers = {
+            alias: index[argument.name]
+            for argument in schema.arguments
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for alias in argument.alias_info.before_set
+        }
+        kinds = [str(returned.type) for returned in schema.returns]
+        self.name = name
+        self.call: Callable[..., Any] = _zeroed(overload) if name in _UNINITIALISED else overload
+        self.written = frozenset(writers.values())
+        self.keywords = {i: argument.name for i, argument in enumerate(schema.arguments) if argument.kwarg_only}
+        self.returned = tuple(
+            next((writers[alias] for alias in r.alias_info.before_set), None)
+            if r.alias_info is not None and r.alias_info.is_write
+            else None
+            for r in schema.returns
+        )
+        self.gives_list = kinds == ["List[Tensor]"]
+        self.gives_value = any(kind not in ("Tensor", "Optional[Tensor]", "List[Tensor]") for kind in kinds)
+        self.plain = kinds == ["Tensor"] and self.returned == (None,) and not self.written
+        self.changes_view = torch.Tag.inplace_view in overload.tags
+        self.reveals_shape = torch.Tag.dynamic_output_shape in overload.tags
+
+    def argument(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Pick the argument ``index`` of the schema out of a call."""
+        name = self.keywords.get(index)
+        return args[index] if name is None else kwargs[name]
+
+
+def _zeroed(overload: torch._ops.OpOverload) -> Callable[..., torch.Tensor]:
+    def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+        fresh: torch.Tensor = overload(*args, **kwargs)
+        return fresh.zero_()
+
+    return call
+
+
+@cache
+def allowed() -> frozenset[str]:
+    """Return the names of all operators of the table."""
+    text = resources.files(__package__).joinpath(TABLE).read_text("utf-8")
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return frozenset(line for line in lines if line)
+
+
+class _ByName(dict[str, Operator]):
+    """Operators met so far; a name is resolved only after it is found in the table."""
+
+    def __missing__(self, name: str) -> Operator:
+        if name not in allowed():
+            raise OperatorNotAllowed(
+                f"the operator {name:.200} is not in the table of operators that workers run",
+                mend="Get the tensor and run it locally, or ask for the operator to be added to the table.",
+            )
+        packet, _, variant = name.removeprefix("aten::").partition(".")
+        overload = getattr(getattr(torch.ops.aten, packet), variant or "default")
+        self[name] = operator = Operator(name, overload)
+        return operator
+
+
+BY_NAME = _ByName()

@@ -1,0 +1,291 @@
+"""PointerTensor: a tensor that holds no data and names an object at a worker."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, cast
+
+import torch
+
+from .crossing import Cross
+from .dispatch import Handle, Spent, dispatch, read, take_metadata, wrap
+from .errors import IdInUse, Misuse, ObjectGone
+from .ids import new_id
+from .messages import Describe, Fetch, Give, Lend, Retain
+from .wire import Meta, Reference
+
+
+class PointerTensor(torch.Tensor):
+    """A pointer to a tensor, or to another pointer, at a worker.
+
+    It does what a ``torch.Tensor`` does: every operator of torch runs at the worker, autograd
+    records here. Values come home by ``get``, and by what is a get of values under another name:
+    ``item``, ``bool``, ``float``, ``tolist``, ``numpy``. Printing shows none.
+    """
+
+    _handle: Any
+    _id: int | None = None
+    _tags: tuple[str, ...] = ()
+    _description: str = ""
+    _fate: str = ""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_dispatch__ = classmethod(dispatch)
+
+    @classmethod
+    def of(cls, handle: Handle, meta: Any, id: int | None = None) -> PointerTensor:
+        """Make a pointer with this handle; ``meta`` is a Meta, or a tensor that has that metadata."""
+        pointer = wrap(cls, handle, meta)
+        pointer._id = id
+        return pointer
+
+    send: ClassVar[Callable[..., torch.Tensor]]
+    send_: ClassVar[Callable[..., torch.Tensor]]
+
+    # ---- who and where ----
+
+    @property
+    def id(self) -> int:
+        """The pointer's own id."""
+        if self._id is None:
+            self._id = new_id()
+        return self._id
+
+    @property
+    def location(self) -> Any:
+        """The worker that holds the object."""
+        handle = self._handle
+        return handle.last_location if isinstance(handle, Spent) else handle.location
+
+    @property
+    def id_at_location(self) -> int:
+        """The object's id there."""
+        return cast(int, self._handle.id)
+
+    @property
+    def owner(self) -> Any:
+        """The worker that holds this pointer; ``me`` for this process."""
+        return self._handle.owner
+
+    @property
+    def tags(self) -> set[str]:
+        """Tags of the object, as this pointer knows them."""
+        return set(self._tags)
+
+    @property
+    def description(self) -> str:
+        """Description of the object, as this pointer knows it."""
+        return self._description
+
+    def tag(self, *tags: str) -> PointerTensor:
+        """Add tags to the object, by which ``search`` finds it."""
+        return self._describe((*self._tags, *(t for t in tags if t not in self._tags)), self._description)
+
+    def describe(self, description: str) -> PointerTensor:
+        """Describe the object in words, by which ``search`` finds it."""
+        return self._describe(self._tags, description)
+
+    def _describe(self, tags: tuple[str, ...], description: str) -> PointerTensor:
+        self._handle.location.request(Describe(self._handle.id, tags, description))
+        self._tags, self._description = tags, description
+        return self
+
+    # ---- coming home ----
+
+    def get(self, *, user: str = "", reason: str = "", requires_grad: bool = False) -> torch.Tensor:
+        """Bring the object home; it leaves the worker.
+
+        The gradient comes along. Of a pointer to a pointer, the inner pointer comes home.
+
+        Args:
+            user: in whose name, for private data.
+            reason: why, for the owner's records.
+            requires_grad: keep the graph: a backward pass through the result goes back to the worker.
+
+        Raises:
+            ObjectGone: it was taken before, or deleted.
+            GetNotPermitted: the data's owner does not allow it.
+        """
+        if requires_grad:
+            home = self._handle.location
+            return Cross.apply(self, lambda value: value.take(user, reason), home.send)
+        grad = self._own_grad()
+        value = self.take(user, reason)
+        if grad is not None:
+            value.grad = grad.get(user=user, reason=reason)
+        return value.requires_grad_(self.requires_grad)
+
+    def get_(self, **options: Any) -> torch.Tensor:
+        """As :meth:`get`, in place: this very tensor becomes the local one."""
+        return become(self, self.get(**options))
+
+    def take(self, user: str = "", reason: str = "") -> torch.Tensor:
+        """Bring only the object, without gradient or graph, to the worker that holds this pointer."""
+        handle = self._handle
+        self._check_not_left()
+        value = cast(torch.Tensor, handle.location.get(handle, take=True, user=user, reason=reason))
+        self._leave("was taken home by get()")
+        return value
+
+    def remote_get(self, *, user: str = "") -> PointerTensor:
+        """Have the worker this points to bring home what its own pointer points to."""
+        self._handle.location.request(Fetch(self._handle.id, user))
+        return self
+
+    # ---- going elsewhere ----
+
+    def move(self, worker: Any, *, user: str = "", requires_grad: bool = False) -> torch.Tensor:
+        """Send the object straight from its worker to another one; return a pointer to it there.
+
+        The object keeps its id, its labels and its gradient; its bytes do not come here. A move to
+        where it already is changes nothing; a move to the worker that holds this pointer is a get.
+
+        Args:
+            worker: where to.
+            user: in whose name, for private data.
+            requires_grad: keep the graph: a backward pass through the result comes back the same way.
+        """
+        origin = self._handle.location
+        if worker is origin:
+            return self
+        if worker is self.owner:
+            return self.get(user=user, requires_grad=requires_grad)
+        if requires_grad:
+            return Cross.apply(
+                self, lambda value: value._give(worker, user), lambda gradient: gradient._give(origin, user)
+            )
+        grad = self._own_grad()
+        moved = self._give(worker, user)
+        if grad is not None:
+            moved.grad = grad.move(worker, user=user)
+        return moved.requires_grad_(self.requires_grad)
+
+    def move_(self, worker: Any, **options: Any) -> torch.Tensor:
+        """As :meth:`move`, in place: this very pointer then points there."""
+        moved = self.move(worker, **options)
+        return self if moved is self else become(self, moved)
+
+    def _give(self, worker: Any, user: str) -> PointerTensor:
+        self._check_not_left()
+        handle = self._handle
+        as_id = handle.id
+        try:
+            handle.location.request(Give(handle.id, worker.id, as_id, True, user))
+        except IdInUse:
+            as_id = new_id()
+            handle.location.request(Give(handle.id, worker.id, as_id, True, user))
+        moved = PointerTensor.of(Handle(as_id, worker, handle.owner), self)
+        moved._tags, moved._description = self._tags, self._description
+        self._leave(f"was moved to {worker.id}")
+        return moved
+
+    def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
+        """Have the worker this points to send its object on, and keep a pointer to it there."""
+        self._handle.location.request(Lend(self._handle.id, worker.id, new_id(), user))
+        return self
+
+    def copy(self) -> PointerTensor:
+        """Return a pointer to a copy of the object, at the same worker, outside the graph."""
+        return cast(PointerTensor, self.detach().clone().requires_grad_(self.requires_grad))
+
+    def reference(self) -> Reference:
+        """Name the object for another worker, which becomes one more owner of it."""
+        handle = self._handle
+        handle.location.request(Retain(handle.id))
+        return Reference(handle.location.id, handle.id, Meta.of(self))
+
+    def _check_not_left(self) -> None:
+        if self._fate:
+            raise ObjectGone(
+                f"there is nothing more to take: the object {self._fate}, and only the autograd graph still uses it",
+                where=self._handle.location.id,
+            )
+
+    def _leave(self, fate: str) -> None:
+        """Let go of an object that has left its worker, unless an autograd graph still needs it."""
+        self._handle.owns = True
+        if self._use_count() == 1:  # type: ignore[attr-defined]
+            self._handle = Spent(self._handle, fate)
+        else:
+            self._fate = fate
+
+    def _own_grad(self) -> Any:
+        return self.grad if self.is_leaf or self.retains_grad else None
+
+    # ---- garbage ----
+
+    @property
+    def gc(self) -> bool:
+        """Whether the object is freed when its last pointer here goes."""
+        return cast(bool, self._handle.owns)
+
+    @gc.setter
+    def gc(self, owns: bool) -> None:
+        self._handle.owns = owns
+
+    garbage_collection = gc
+
+    @property
+    def disable_gc(self) -> PointerTensor:
+        """Leave the object at its worker when this pointer goes; returns the pointer."""
+        self._handle.owns = False
+        return self
+
+    # ---- what torch reads from memory, and pointers must answer themselves ----
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The same object, outside the graph."""
+        return self.detach()
+
+    @data.setter
+    def data(self, source: PointerTensor) -> None:
+        take_metadata(self, source)
+
+    def tolist(self) -> Any:
+        return read(self).tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        return read(self).numpy(force=force)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return read(self).__array__(dtype)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        handle = self._handle
+        text = f"(Wrapper)>[PointerTensor | {handle.owner.id}:{self.id} -> {self.location.id}:{handle.id}]"
+        if self._tags:
+            text += f"\n\tTags: {' '.join(self._tags)}\n\tShape: {self.shape}"
+        if self._description:
+            text += f"\n\tDescription: {self._description:.70}"
+        if getattr(self, "_is_param", False):
+            text = f"Parameter containing:\n{text}"
+        return text
+
+    __str__ = __repr__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PointerTensor:
+        if not self.is_leaf:
+            raise Misuse("only pointers that are leaves of the graph can be deep-copied", mend="Use x.detach() first.")
+        twin = self.copy()
+        twin.__dict__.update({k: v for k, v in self.__dict__.items() if k == "_is_param"})
+        memo[id(self)] = twin
+        if self.grad is not None:
+            twin.grad = copy.deepcopy(self.grad, memo)
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise Misuse(
+            "a pointer cannot be pickled: it holds no data, and names an object that this process owns",
+            mend="Get it first: x.get(), or model.get() before torch.save.",
+        )
+
+
+def become(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Make the Python object ``tensor`` be what ``other`` is (torch.utils.swap_tensors), and return it."""
+    torch.utils.swap_tensors(tensor, other)
+    return tensor

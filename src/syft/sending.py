@@ -1,0 +1,99 @@
+"""Sending tensors and pointers to workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .annotations import id_of, label_of, policy_of
+from .crossing import Cross
+from .errors import Misuse
+from .ids import new_id
+from .pointer import PointerTensor, become
+from .policy import permit_send
+from .workers import BaseWorker
+
+
+def send(
+    tensor: torch.Tensor,
+    *workers: BaseWorker,
+    user: str = "",
+    requires_grad: bool = False,
+    garbage_collect_data: bool = True,
+) -> torch.Tensor:
+    """Send a tensor, or a pointer, to a worker and return a pointer to it there.
+
+    Its tags, description, gradient and privacy go with it. Several workers get a copy each, and the
+    result is a MultiPointerTensor.
+
+    Args:
+        workers: where to.
+        user: in whose name, for private tensors.
+        requires_grad: keep the graph: a backward pass through the pointer comes back to ``tensor``.
+        garbage_collect_data: free the object when its last pointer here goes.
+
+    Raises:
+        SendNotPermitted: the tensor is private and ``user`` is not among its allowed users.
+        Misuse: there is no worker named, or ``tensor`` is of a kind that cannot be sent.
+    """
+    if not workers or not all(isinstance(worker, BaseWorker) for worker in workers):
+        raise Misuse(
+            f"a tensor is sent to workers, not to {', '.join(type(w).__name__ for w in workers) or 'nobody'}",
+            mend="bob = sy.VirtualWorker(id='bob'); x.send(bob)",
+        )
+    if len(workers) > 1:
+        from .multipointer import MultiPointerTensor
+
+        return MultiPointerTensor.combine([
+            send(tensor, w, user=user, requires_grad=requires_grad, garbage_collect_data=garbage_collect_data)
+            for w in workers
+        ])
+    worker = workers[0]
+    if requires_grad:
+        return Cross.apply(tensor, lambda value: _place(value, worker, user), _bring)
+    pointer = _place(tensor, worker, user)
+    if (tensor.is_leaf or tensor.retains_grad) and tensor.grad is not None:
+        pointer.grad = send(tensor.grad, worker, user=user)
+    if not garbage_collect_data:
+        pointer.gc = False
+    return pointer.requires_grad_(tensor.requires_grad)
+
+
+def send_(tensor: torch.Tensor, *workers: BaseWorker, **options: Any) -> torch.Tensor:
+    """As :func:`send`, in place: this very tensor becomes the pointer."""
+    return become(tensor, send(tensor, *workers, **options))
+
+
+def _place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
+    if isinstance(tensor, PointerTensor):
+        return worker.send(tensor, _object_id(tensor, tensor.id))
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise Misuse(
+            f"a {type(tensor).__name__} cannot be sent to a worker",
+            mend="Plain tensors and pointers can: x.as_subclass(torch.Tensor).",
+        )
+    policy, label = policy_of(tensor), label_of(tensor)
+    permit_send(policy, user, "me")
+    pointer = worker.send(tensor.detach(), _object_id(tensor, id_of(tensor)), label=label, policy=policy)
+    pointer._tags, pointer._description = label
+    return pointer
+
+
+def _bring(pointer: torch.Tensor) -> torch.Tensor:
+    return pointer.take() if isinstance(pointer, PointerTensor) else pointer
+
+
+def _object_id(tensor: torch.Tensor, own: int) -> int:
+    """Name the object that a tensor becomes: its own id the first time, a new one each time after."""
+    if tensor.__dict__.get(_SENT):
+        return new_id()
+    tensor.__dict__[_SENT] = True
+    return own
+
+
+_SENT = "_syft_sent"
+
+# One verb for tensors and pointers; local tensors have it as a method after TorchHook.
+PointerTensor.send = send
+PointerTensor.send_ = send_

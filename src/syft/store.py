@@ -1,0 +1,164 @@
+"""What a worker holds: objects by id, and what is known of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from . import limits
+from .errors import IdInUse, ObjectGone
+from .policy import Policy
+
+
+class Label(NamedTuple):
+    """Words by which an object is found."""
+
+    tags: tuple[str, ...] = ()
+    description: str = ""
+
+    def matches(self, word: str) -> bool:
+        """Tell whether ``word`` is one of the tags (with or without #) or of the description's words."""
+        wanted = word.casefold().lstrip("#")
+        tags = (tag.casefold().lstrip("#") for tag in self.tags)
+        return wanted in tags or wanted in _words(self.description)
+
+
+def _words(text: str) -> set[str]:
+    return {word.strip(".,;:!?()[]\"'#").casefold() for word in text.split()}
+
+
+class Store:
+    """Objects of one worker.
+
+    Every object has at least one owner (a handle somewhere); when the last lets go it is freed. An
+    object that was taken by a get or a move is hidden: it is no longer listed, and lives on only
+    while an autograd graph of its owner still needs it.
+
+    ``objects`` is read and written directly on the hot path; all else that is known of an object is
+    kept beside it, for those few objects that have it.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.objects: dict[int, torch.Tensor] = {}
+        self._labels: dict[int, Label] = {}
+        self._hidden: set[int] = set()
+        self._further_owners: dict[int, int] = {}
+        self._policies: dict[int, frozenset[str]] = {}
+        self._fates: OrderedDict[int, str] = OrderedDict()
+
+    def put(self, id: int, value: torch.Tensor, label: Label = Label(), policy: Policy = None) -> None:
+        """Store ``value`` with one owner. Raises IdInUse."""
+        self.check_free(id)
+        self.objects[id] = value
+        self.label(id, label)
+        if policy is not None:
+            self._policies[id] = policy
+
+    def check_free(self, id: int) -> None:
+        """Raise IdInUse if there is an object of that id."""
+        if id in self.objects:
+            raise IdInUse(f"the id {id} is already in use", where=self.where, mend="Name objects with new ids.")
+
+    def find(self, id: int) -> torch.Tensor:
+        """Return the object. Raises ObjectGone, saying what became of it if that is known."""
+        try:
+            return self.objects[id]
+        except KeyError:
+            fate = self._fates.get(id, "it was deleted, or never there")
+            raise ObjectGone(
+                f"there is no object {id}: {fate}", where=self.where, mend="Send the tensor again, or search for it."
+            ) from None
+
+    def release(self, id: int) -> None:
+        """Take one owner from an object; free it if that was the last. Unknown ids are ignored."""
+        owners = self._further_owners.get(id)
+        if owners is None:
+            self._forget(id)
+        elif owners == 1:
+            del self._further_owners[id]
+        else:
+            self._further_owners[id] = owners - 1
+
+    def retain(self, id: int) -> None:
+        """Add one owner to an object."""
+        self.find(id)
+        self._further_owners[id] = self._further_owners.get(id, 0) + 1
+
+    def hide(self, id: int, fate: str) -> None:
+        """Take an object off the listings.
+
+        Whoever took it is now its only owner; ``fate`` is what all others are told became of it.
+        """
+        self._hidden.add(id)
+        self._further_owners.pop(id, None)
+        self._labels.pop(id, None)
+        self._fates[id] = fate
+        if len(self._fates) > limits.MAX_FATES:
+            self._fates.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget every object."""
+        for id in list(self.objects):
+            self.hide(id, "the worker was cleared")
+            self._forget(id)
+
+    def _forget(self, id: int) -> None:
+        self.objects.pop(id, None)
+        if self._labels or self._hidden or self._policies:
+            self._labels.pop(id, None)
+            self._hidden.discard(id)
+            self._policies.pop(id, None)
+
+    # ---- labels and listings ----
+
+    def label(self, id: int, label: Label) -> None:
+        """Label an object; an empty label removes the old one."""
+        if label == Label():
+            self._labels.pop(id, None)
+        else:
+            self._labels[id] = label
+
+    def label_of(self, id: int) -> Label:
+        return self._labels.get(id, Label())
+
+    def listed(self) -> dict[int, torch.Tensor]:
+        """Return all objects that are not hidden, oldest first."""
+        return {id: value for id, value in list(self.objects.items()) if id not in self._hidden}
+
+    def search(self, query: tuple[str, ...]) -> Iterator[tuple[int, torch.Tensor, Label]]:
+        """Yield the labelled objects that match every word; a word may also be an object's id."""
+        for id, value in self.listed().items():
+            label = self.label_of(id)
+            if all(word == str(id) or label.matches(word) for word in query) and (query or label != Label()):
+                yield id, value, label
+
+    # ---- policies ----
+
+    @property
+    def has_private(self) -> bool:
+        """Whether any object here is private."""
+        return bool(self._policies)
+
+    def policy_of(self, id: int) -> Policy:
+        return self._policies.get(id)
+
+    def restrict(self, id: int, policy: Policy) -> None:
+        """Set an object's policy, and with it that of every object that shares its memory."""
+        if policy is None:
+            return
+        memory = _memory(self.objects[id])
+        for other, value in list(self.objects.items()):
+            if other == id or (memory is not None and _memory(value) == memory):
+                mine = self._policies.get(other)
+                self._policies[other] = policy if mine is None else mine & policy
+
+
+def _memory(value: torch.Tensor) -> int | None:
+    """Identify the storage of a plain tensor; a pointer has none."""
+    if type(value) is not torch.Tensor or value.layout is not torch.strided:
+        return None
+    return value.untyped_storage().data_ptr() or None

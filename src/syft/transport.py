@@ -1,0 +1,56 @@
+"""How messages get to a worker and answers back."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import torch
+from msgspec.structs import replace
+
+from . import wire
+from .messages import Answer, Failure, Put, Request, Value
+from .worker import Worker, raise_failure
+
+
+class Transport(Protocol):
+    """Carries requests to one worker.
+
+    Requests are handled one at a time and in the order in which they were made. A tensor that
+    crosses shares no memory with its origin.
+    """
+
+    def request(self, message: Request) -> Answer:
+        """Deliver a request and return its answer. Raises the SyftError that the worker raised."""
+
+
+class InProcess:
+    """To a worker in this process. Nothing is encoded; a tensor that crosses is copied once."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._handle = worker.handle
+
+    def request(self, message: Request) -> Answer:
+        if type(message) is Put:
+            message = replace(message, value=_copied(message.value))
+        answer = self._handle(message)
+        if type(answer) is Value:
+            answer = Value(_copied(answer.value))
+        return answer
+
+
+class Encoded:
+    """To a worker in this process, through frames of bytes, as between processes."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._handle_frames = worker.handle_frames
+
+    def request(self, message: Request) -> Answer:
+        frames = self._handle_frames(wire.encode(message))
+        answer: Answer = wire.decode(frames, cast(Any, Answer))
+        if isinstance(answer, Failure):
+            raise_failure(answer)
+        return answer
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,296 @@
+"""A worker: message in, answer out. No I/O, no threads, no torch hooks; testable with frames of bytes.
+
+A worker may hold pointers: objects that live at another worker. An operator on one is sent on by the
+pointer itself; the worker needs no code for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+
+from . import policy, wire
+from .errors import (
+    BY_CODE,
+    MalformedMessage,
+    Misuse,
+    NotPermitted,
+    OperatorFailed,
+    OperatorIndexFailed,
+    OperatorValueFailed,
+    SyftError,
+    WorkerShut,
+)
+from .messages import (
+    Answer,
+    Clear,
+    Describe,
+    Done,
+    Failure,
+    Fetch,
+    Found,
+    Get,
+    Give,
+    Lend,
+    Placed,
+    Put,
+    Ran,
+    Release,
+    Request,
+    Retain,
+    Run,
+    Search,
+    Value,
+)
+from .operators import BY_NAME, Operator
+from .store import Label, Store
+from .wire import Meta, Ref, Reference
+
+
+class Pointer(Protocol):
+    """What a worker asks of an object that it holds and that lives elsewhere."""
+
+    def reference(self) -> Reference:
+        """Name the object, with one more ownership for whoever receives the name."""
+
+    def take(self, user: str) -> torch.Tensor:
+        """Bring the object here, in the name of ``user``; the pointer is spent."""
+
+
+class Peer(Protocol):
+    """What a worker asks of another worker."""
+
+    def put(self, value: torch.Tensor, id: int, label: Label = ..., policy: policy.Policy = ...) -> None:
+        """Store a tensor, or a pointer, there."""
+
+    def adopt(self, reference: Reference, owner: str) -> torch.Tensor:
+        """Make a pointer, held by ``owner``, of a reference to an object at this peer."""
+
+
+class Worker:
+    """Holds objects and runs operators on them.
+
+    Args:
+        id: the worker's name.
+        peer: finds another worker by name; raises WorkerNotFound.
+    """
+
+    def __init__(self, id: str, peer: Callable[[str], Peer]) -> None:
+        self.id = id
+        self.store = Store(id)
+        self._peer = peer
+        self._is_shut = False
+        self._handlers: dict[type[Request], Callable[[Any], Answer]] = {
+            Run: self._run,
+            Put: self._put,
+            Get: self._get,
+            Give: self._give,
+            Lend: self._lend,
+            Fetch: self._fetch,
+            Retain: self._retain,
+            Release: self._release,
+            Describe: self._describe,
+            Search: self._search,
+            Clear: self._clear,
+        }
+
+    def handle(self, message: Request) -> Answer:
+        """Answer one request. Raises SyftError; then nothing has changed."""
+        return self._handlers[type(message)](message)
+
+    def handle_frames(self, frames: Sequence[wire.Frame]) -> list[wire.Frame]:
+        """Answer one encoded request with an encoded answer; errors become a Failure."""
+        try:
+            answer = self.handle(wire.decode(frames, cast(Any, Request)))
+            if isinstance(answer, Ran):
+                answer = Ran(tuple(None if t is None else Meta.of(t) for t in answer.outputs))
+            elif isinstance(answer, Placed):
+                answer = Placed(Meta.of(answer.meta))
+            return wire.encode(answer)
+        except SyftError as error:
+            return wire.encode(Failure(error.code, error.what, error.where, error.mend))
+
+    def shut(self) -> None:
+        """Forget every object and refuse every further request."""
+        self.store.clear()
+        self._is_shut = True
+        self._handlers = dict.fromkeys(self._handlers, self._refuse)
+        self._handlers[Release] = lambda message: Done()
+
+    def _refuse(self, message: Request) -> Answer:
+        raise WorkerShut("this worker has been shut and its objects are gone", where=self.id, mend="Make a new worker.")
+
+    # ---- operators ----
+
+    def _run(self, message: Run) -> Ran:
+        operator = BY_NAME[message.operator]
+        objects = self.store.objects
+        for id in message.results:
+            if id in objects:
+                self.store.check_free(id)
+        try:
+            args = [
+                objects[a.id] if isinstance(a, Ref) else self._resolved(a) if isinstance(a, list) else a
+                for a in message.args
+            ]
+        except KeyError as error:
+            self.store.find(error.args[0])
+            raise
+        kwargs = {name: self._resolved(a) for name, a in message.kwargs.items()} if message.kwargs else {}
+        private = self._policy_of_arguments(operator, message) if self.store.has_private else None
+        try:
+            outputs = operator.call(*args, **kwargs)
+        except SyftError:
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise self._failed(error) from error
+        if operator.plain and len(message.results) == 1:
+            objects[message.results[0]] = outputs
+            outputs = (outputs,)
+        else:
+            outputs = self._store_results(operator, outputs, message.results)
+        if private is not None:
+            self._restrict_results(operator, message, private)
+        return Ran(outputs)
+
+    def _resolved(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return self.store.find(value.id)
+        if isinstance(value, list):
+            return [self._resolved(v) for v in value]
+        return value
+
+    def _store_results(self, operator: Operator, outputs: Any, results: tuple[int, ...]) -> tuple[Any, ...]:
+        """Store what is fresh; return all tensors that the operator gave, as one flat tuple."""
+        if operator.gives_value:
+            flat: tuple[Any, ...] = (torch.tensor(outputs),)
+            fresh = list(flat)
+        else:
+            flat = tuple(outputs) if isinstance(outputs, (list, tuple)) else () if outputs is None else (outputs,)
+            fresh = (
+                list(flat)
+                if operator.gives_list
+                else [t for t, source in zip(flat, operator.returned, strict=True) if source is None]
+            )
+        if len(fresh) != len(results):
+            raise MalformedMessage(
+                f"{operator.name} gave {len(fresh)} results and the message names {len(results)}", where=self.id
+            )
+        for id, tensor in zip(results, fresh, strict=True):
+            if tensor is not None:
+                self.store.objects[id] = tensor
+        return flat
+
+    def _failed(self, error: Exception) -> OperatorFailed:
+        kind = (
+            OperatorIndexFailed if isinstance(error, IndexError)
+            else OperatorValueFailed if isinstance(error, ValueError)
+            else OperatorFailed
+        )  # fmt: skip
+        return kind(str(error), where=self.id)
+
+    def _policy_of_arguments(self, operator: Operator, message: Run) -> policy.Policy:
+        joined = policy.join(self.store.policy_of(ref.id) for ref in _refs([message.args, *message.kwargs.values()]))
+        if joined is not None and operator.reveals_shape:
+            raise NotPermitted(
+                f"the shape that {operator.name} gives would tell values of private data",
+                where=self.id,
+                mend="Use a form with a fixed shape, such as torch.where or multiplication by a mask.",
+            )
+        return joined
+
+    def _restrict_results(self, operator: Operator, message: Run, private: policy.Policy) -> None:
+        values = {i: a for i, a in enumerate(message.args)}
+        values.update((i, message.kwargs.get(name)) for i, name in operator.keywords.items())
+        written = [ref.id for i in operator.written for ref in _refs(values.get(i))]
+        for id in (*message.results, *written):
+            if id in self.store.objects:
+                self.store.restrict(id, private)
+
+    # ---- objects ----
+
+    def _put(self, message: Put) -> Done:
+        value = message.value
+        self.store.check_free(message.id)
+        if isinstance(value, Reference):
+            value = self._peer(value.worker).adopt(value, self.id)
+        elif type(value) is not torch.Tensor:
+            raise MalformedMessage("only a tensor or a pointer can be put", where=self.id)
+        allowed = None if message.allowed is None else frozenset(message.allowed)
+        self.store.put(message.id, value, Label(message.tags, message.description), allowed)
+        return Done()
+
+    def _get(self, message: Get) -> Value:
+        value = self.store.find(message.id)
+        policy.permit_get(self.store.policy_of(message.id), message.user, self.id)
+        outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference()
+        if message.take:
+            self.store.hide(message.id, "it was taken home by a get")
+        return Value(outgoing)
+
+    def _give(self, message: Give) -> Done:
+        self._put_at(message.to, message.id, message.as_id, message.user)
+        if message.take:
+            self.store.hide(message.id, f"it was moved to {message.to}")
+        return Done()
+
+    def _lend(self, message: Lend) -> Placed:
+        value = self.store.find(message.id)
+        self._put_at(message.to, message.id, message.as_id, message.user)
+        pointer = self._peer(message.to).adopt(Reference(message.to, message.as_id, Meta.of(value)), self.id)
+        self.store.objects[message.id] = pointer
+        return Placed(pointer)
+
+    def _fetch(self, message: Fetch) -> Placed:
+        pointer = self.store.find(message.id)
+        if type(pointer) is torch.Tensor:
+            raise Misuse(
+                "the object is data, not a pointer: there is nothing to fetch",
+                where=self.id,
+                mend="To bring it home use x.get().",
+            )
+        value = cast(Pointer, pointer).take(message.user)
+        self.store.objects[message.id] = value
+        return Placed(value)
+
+    def _put_at(self, worker: str, id: int, as_id: int, user: str) -> None:
+        value, label, allowed = self.store.find(id), self.store.label_of(id), self.store.policy_of(id)
+        policy.permit_send(allowed, user, self.id)
+        self._peer(worker).put(value, as_id, label, allowed)
+
+    def _retain(self, message: Retain) -> Done:
+        self.store.retain(message.id)
+        return Done()
+
+    def _release(self, message: Release) -> Done:
+        for id in message.ids:
+            self.store.release(id)
+        return Done()
+
+    def _describe(self, message: Describe) -> Done:
+        self.store.find(message.id)
+        self.store.label(message.id, Label(message.tags, message.description))
+        return Done()
+
+    def _search(self, message: Search) -> Found:
+        matches = self.store.search(message.query)
+        return Found(tuple((id, Meta.of(value), label.tags, label.description) for id, value, label in matches))
+
+    def _clear(self, message: Clear) -> Done:
+        self.store.clear()
+        return Done()
+
+
+def _refs(value: Any) -> list[Ref]:
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, list):
+        return [ref for v in value for ref in _refs(v)]
+    return []
+
+
+def raise_failure(failure: Failure) -> None:
+    """Raise the error that a Failure reports."""
+    raise BY_CODE.get(failure.code, SyftError)(failure.what, where=failure.where, mend=failure.mend)

@@ -1,0 +1,247 @@
+"""Workers as their callers see them: ``BaseWorker``, and ``VirtualWorker``, which lives in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .annotations import label_of, policy_of
+from .dispatch import Handle, run
+from .errors import Misuse, SyftError, WorkerNotFound
+from .ids import new_id
+from .messages import Clear, Found, Get, Put, Release, Search, Value
+from .operators import BY_NAME
+from .pointer import PointerTensor
+from .policy import Policy
+from .store import Label
+from .transport import Encoded, InProcess, Transport
+from .wire import Reference
+from .worker import Worker
+
+_workers: dict[str, BaseWorker] = {}
+
+
+def get_worker(id: str) -> BaseWorker:
+    """Return the worker of that name. Raises WorkerNotFound."""
+    try:
+        return _workers[id]
+    except KeyError:
+        raise WorkerNotFound(
+            f"no worker called {id!r} is known here; known are: {', '.join(sorted(_workers)) or 'none'}",
+            mend=f"Make it first: sy.VirtualWorker(id={id!r}).",
+        ) from None
+
+
+class BaseWorker:
+    """A worker that objects are sent to and operators run at; what a pointer's ``location`` is.
+
+    Args:
+        id: its name, unique in this process.
+        transport: carries requests to it.
+    """
+
+    def __init__(self, id: str, transport: Transport) -> None:
+        self.id = id
+        self.request = transport.request
+        _workers[id] = self
+
+    # ---- objects ----
+
+    def put(self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None) -> None:
+        """Store a tensor, or a pointer, there under ``id``. Raises IdInUse."""
+        users = None if policy is None else tuple(sorted(policy))
+        outgoing = value.reference() if isinstance(value, PointerTensor) else value
+        try:
+            self.request(Put(id, outgoing, label.tags, label.description, users))
+        except SyftError:
+            if isinstance(value, PointerTensor):
+                value._handle.location.release(value._handle.id)
+            raise
+
+    def send(self, value: torch.Tensor, id: int | None = None, **options: Any) -> PointerTensor:
+        """Store a tensor, or a pointer, there and return a pointer to it, outside the graph."""
+        id = new_id() if id is None else id
+        self.put(value, id, **options)
+        return PointerTensor.of(Handle(id, self, local_worker()), value)
+
+    def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
+        """Return the object of ``handle``: a tensor, or a pointer if it is one."""
+        value = cast(Value, self.request(Get(handle.id, take, user, reason))).value
+        if isinstance(value, Reference):
+            return get_worker(value.worker).adopt(value, handle.owner.id)
+        return cast(torch.Tensor, value)
+
+    def adopt(self, reference: Reference, owner: str) -> PointerTensor:
+        """Make a pointer, held by ``owner``, of a reference to an object here."""
+        return PointerTensor.of(Handle(reference.id, self, get_worker(owner)), reference.meta)
+
+    def release(self, id: int) -> None:
+        """Let go of one ownership of an object."""
+        self.request(Release((id,)))
+
+    # ---- finding ----
+
+    def search(self, *query: str | int | Iterable[str | int]) -> list[PointerTensor]:
+        """Return pointers to the objects whose tags or description hold every word of the query.
+
+        A word may be a tag, with or without its #, a word of the description, or an id. Without any
+        word: all objects that have a tag or a description. The pointers do not own the objects.
+        """
+        words = tuple(str(w) for q in query for w in ([q] if isinstance(q, (str, int)) else q))
+        found = cast(Found, self.request(Search(words)))
+        pointers = []
+        for id, meta, tags, description in found.objects:
+            pointer = PointerTensor.of(Handle(id, self, local_worker(), owns=False), meta)
+            pointer._tags, pointer._description = tags, description
+            pointers.append(pointer)
+        return pointers
+
+    def load_data(self, data: Iterable[torch.Tensor]) -> None:
+        """Give the worker data of its own, with whatever tags and descriptions the tensors have."""
+        for tensor in data:
+            self.put(tensor.detach(), new_id(), label_of(tensor), policy_of(tensor))
+
+    def clear_objects(self, return_self: bool = True) -> BaseWorker | None:
+        """Forget every object of the worker."""
+        self.request(Clear())
+        return self if return_self else None
+
+    # ---- other workers ----
+
+    def add_worker(self, worker: BaseWorker) -> BaseWorker:
+        """Make ``worker`` known here, which it is from its making; returns self."""
+        return self.add_workers([worker])
+
+    def add_workers(self, workers: Iterable[BaseWorker]) -> BaseWorker:
+        """Make workers known here, which they are from their making; returns self."""
+        for worker in workers:
+            _workers[worker.id] = worker
+        return self
+
+    def get_worker(self, id: str | BaseWorker) -> BaseWorker:
+        """Return the worker of that name. Raises WorkerNotFound."""
+        return get_worker(id) if isinstance(id, str) else id
+
+    @property
+    def remote(self) -> Remote:
+        """``worker.remote.torch.zeros(2, 3)`` makes a tensor at the worker, with any factory of torch."""
+        return Remote(self)
+
+
+class VirtualWorker(BaseWorker):
+    """A worker that lives in this process. A known name gives the worker of that name again.
+
+    Args:
+        hook: what ``sy.TorchHook(torch)`` gave; taken for the sake of older code, and not needed.
+        id: its name.
+        data: tensors it starts with.
+        transport: how messages reach it; :class:`~syft.transport.Encoded` puts them through bytes.
+    """
+
+    default_transport: type[InProcess] | type[Encoded] = InProcess
+
+    def __new__(cls, hook: object = None, id: str = "", *args: Any, **kwargs: Any) -> VirtualWorker:
+        known = _workers.get(id)
+        if known is None:
+            return super().__new__(cls)
+        if type(known) is not cls:
+            raise Misuse(
+                f"the name {id!r} is taken by a {type(known).__name__}",
+                mend="Choose another name, or shut that worker first.",
+            )
+        return known
+
+    def __init__(
+        self,
+        hook: object = None,
+        id: str = "",
+        data: Iterable[torch.Tensor] = (),
+        *,
+        transport: type[InProcess] | type[Encoded] | None = None,
+    ) -> None:
+        if not id or not isinstance(id, str):
+            raise Misuse("a worker needs a name", mend="sy.VirtualWorker(id='bob')")
+        if _workers.get(id) is not self:
+            self._worker = Worker(id, get_worker)
+            super().__init__(id, (transport or self.default_transport)(self._worker))
+        self.load_data(data)
+
+    @property
+    def _objects(self) -> dict[int, torch.Tensor]:
+        """What the worker holds, by id: tensors, and pointers to other workers."""
+        listed = self._worker.store.listed()
+        for id, value in listed.items():
+            if isinstance(value, PointerTensor):
+                value._id = id
+        return listed
+
+    @property
+    def _tensors(self) -> dict[int, torch.Tensor]:
+        """As ``_objects``, which are all tensors."""
+        return self._objects
+
+    def objects_count(self) -> int:
+        """Return how many objects the worker holds."""
+        return len(self._objects)
+
+    def tensors_count(self) -> int:
+        """Return how many tensors, pointers included, the worker holds."""
+        return len(self._objects)
+
+    def shut(self) -> None:
+        """Free all objects; every later request is refused, and the name is free again."""
+        self._worker.shut()
+        _workers.pop(self.id, None)
+
+    def __repr__(self) -> str:
+        return f"<VirtualWorker id:{self.id} #objects:{self.objects_count()}>"
+
+
+def local_worker() -> BaseWorker:
+    """Return ``me``: the worker that holds this process's pointers."""
+    return _workers.get("me") or VirtualWorker(id="me")
+
+
+class Remote:
+    """A worker's ``remote``."""
+
+    def __init__(self, worker: BaseWorker) -> None:
+        self.torch = RemoteTorch(worker)
+
+
+class RemoteTorch:
+    """``torch`` with its factories, making tensors at a worker."""
+
+    def __init__(self, worker: BaseWorker) -> None:
+        self._worker = worker
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        factory = getattr(torch, name)
+
+        def make(*args: Any, requires_grad: bool = False, **kwargs: Any) -> Any:
+            with _RunAt(self._worker):
+                made = factory(*args, **kwargs)
+            return made.requires_grad_() if requires_grad else made
+
+        return make
+
+
+class _RunAt(TorchDispatchMode):
+    """Runs operators that have no tensor yet, the factories, at a worker."""
+
+    def __init__(self, worker: BaseWorker) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if PointerTensor in types:
+            return func(*args, **kwargs or {})
+        if func is torch.ops.aten.lift_fresh.default:
+            return self._worker.send(args[0])
+        return run(PointerTensor, BY_NAME[func.name()], args, kwargs or {}, self._worker, local_worker())
