@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 from torch._ops import OpOverload
 
-from .errors import NotCollocated, ObjectGone, OperatorNotAllowed
+from .errors import Misuse, NotCollocated, ObjectGone, OperatorNotAllowed
 from .ids import new_id
 from .messages import Request, Run
 from .operators import BY_NAME, Operator
@@ -27,6 +28,9 @@ class Location(Protocol):
 
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
         """Return the object's value: a tensor, or a pointer if the object is one."""
+
+    def send(self, value: torch.Tensor) -> Any:
+        """Store a tensor there and return a pointer to it."""
 
     def release(self, id: int) -> None:
         """Let go of one ownership of an object; never raises."""
@@ -72,8 +76,10 @@ def wrap(cls: type[P], handle: Handle, meta: Any) -> P:
     layout = meta.layout
     if layout is torch.strided:
         pointer = _make_wrapper(cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=_CPU)
-    else:
+    elif layout is torch.sparse_coo:
         pointer = _make_wrapper(cls, meta.shape, dtype=meta.dtype, layout=layout, device=_CPU)
+    else:  # torch aborts the process on a wrapper of the compressed layouts
+        raise Misuse(f"pointers to {layout} tensors are not supported", mend="Use x.to_dense() or x.to_sparse_coo().")
     pointer._handle = handle  # type: ignore[attr-defined]
     return pointer
 
@@ -94,8 +100,11 @@ def dispatch(
         return _dispatch_uncommon(cls, func, types, args, kwargs or {})
     first = args[0]._handle if type(args[0]) is cls else _first_handle(cls, (args, kwargs))
     location = first.location
-    sent = [_sent(cls, a, location) for a in args]
-    sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
+    try:
+        sent = [_sent(cls, a, location) for a in args]
+        sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
+    except NotCollocated as apart:
+        return func(*_with_constants_sent(args, location, apart), **kwargs or {})
     handle = Handle(new_id(), location, first.owner)
     answer = location.request(Run(name, sent, sent_by_name, (handle.id,)))
     return wrap(cls, handle, answer.outputs[0])
@@ -121,6 +130,38 @@ def _apart(pointer_at: str, other: str, mend: str) -> NotCollocated:
         f"the operands are not in one place: one is at {pointer_at}, {other}",
         mend=f"Bring them together first, with {mend} or .get(); new tensors beside a pointer p come from p.new_zeros(...).",
     )
+
+
+def _with_constants_sent(args: tuple[Any, ...], location: Location, apart: NotCollocated) -> list[Any]:
+    """Send the constants among ``args`` to ``location``; raise ``apart`` if there is none.
+
+    Formulas of autograd and of composite operators make zeros, ones and indices for themselves,
+    here. Those are not a user's: they have no owner in Python but ``args``.
+    """
+    apart.__traceback__ = None  # its frames hold references too
+    sent = list(args)
+    for i in range(len(sent)):
+        if _is_plain(sent[i]) and sys.getrefcount(sent[i]) <= _REFERENCES_OF_A_TEMPORARY and _holds_no_data(sent[i]):
+            sent[i] = location.send(sent[i])
+    if all(now is before for now, before in zip(sent, args, strict=True)):
+        raise apart
+    return sent
+
+
+#: To an argument that has no owner in Python but the call: ``args``, ``sent``, ``getrefcount`` and torch's glue.
+_REFERENCES_OF_A_TEMPORARY = 4
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) is torch.Tensor and value.dim() > 0
+
+
+def _holds_no_data(value: torch.Tensor) -> bool:
+    """Tell whether a tensor shares its memory with no other, and is of whole numbers or all one number."""
+    storage = value.untyped_storage()
+    if torch._C._storage_Use_Count(storage._cdata) > 2:  # type: ignore[attr-defined]
+        return False
+    return not value.is_floating_point() or value.numel() == 0 or bool((value == value.flatten()[0]).all())
 
 
 def _first_handle(cls: type[Any], values: Any) -> Any:

@@ -1,0 +1,74 @@
+"""Torch's own operator database as the judge: the same call on pointers and locally, values and gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo.core import OpInfo, SampleInput
+from torch.utils._pytree import tree_flatten, tree_map
+
+Place = Callable[[torch.Tensor], torch.Tensor]
+Bring = Callable[[torch.Tensor], torch.Tensor]
+
+
+def full_name(op: OpInfo) -> str:
+    return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name
+
+
+ENTRIES = {full_name(op): op for op in op_db if torch.float32 in op.supported_dtypes("cpu")}
+
+
+def check(op: OpInfo, place: Place, bring: Bring) -> int:
+    """Compare ``op`` on all its float32 samples, on tensors placed by ``place``, with local torch.
+
+    Returns how many samples were compared. Raises whatever differs.
+    """
+    differentiable = op.supports_autograd and torch.float32 in op.supported_backward_dtypes("cpu")
+    count = 0
+    for sample in op.sample_inputs("cpu", torch.float32, requires_grad=differentiable):
+        expected, expected_grads = _run(op, _mapped(sample, _fresh))
+        actual, actual_grads = _run(op, _mapped(sample, lambda t: place(_fresh(t))))
+        actual, actual_grads = tree_map(_bringing(bring), (actual, actual_grads))
+        if getattr(op, "skip_value_check", False):
+            expected = actual = None
+        torch.testing.assert_close(actual, expected, equal_nan=True, check_stride=False)
+        torch.testing.assert_close(actual_grads, expected_grads, equal_nan=True, check_stride=False)
+        count += 1
+    return count
+
+
+def _fresh(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _mapped(sample: SampleInput, change: Place) -> SampleInput:
+    def one(value: Any) -> Any:
+        return change(value) if isinstance(value, torch.Tensor) else value
+
+    input, args, kwargs = tree_map(one, (sample.input, sample.args, sample.kwargs))
+    return SampleInput(input, args=tuple(args), kwargs=kwargs, output_process_fn_grad=sample.output_process_fn_grad)
+
+
+def _bringing(bring: Bring) -> Callable[[Any], Any]:
+    return lambda value: bring(value.detach()) if isinstance(value, torch.Tensor) else value
+
+
+def _run(op: OpInfo, sample: SampleInput) -> tuple[Any, list[torch.Tensor | None]]:
+    torch.manual_seed(0)
+    output = op(sample.input, *sample.args, **sample.kwargs)
+    kept = tree_map(lambda t: t.detach().clone() if isinstance(t, torch.Tensor) else t, output)
+    processed = sample.output_process_fn_grad(output) if sample.output_process_fn_grad else output
+    ends = [t for t in tree_flatten(processed)[0] if isinstance(t, torch.Tensor) and t.requires_grad]
+    leaves = [
+        t
+        for t in tree_flatten((sample.input, sample.args, sample.kwargs))[0]
+        if isinstance(t, torch.Tensor) and t.requires_grad and t.is_leaf
+    ]
+    if not ends or not leaves:
+        return kept, []
+    loss = sum((t.abs() if t.is_complex() else t).sum() for t in ends)
+    return kept, list(torch.autograd.grad(loss, leaves, allow_unused=True))
