@@ -1,0 +1,46 @@
+# Every target does all set-up on a machine that has Python 3.11 and nothing else. Stamps in .venv
+# remember what is installed, so that a second run starts at once.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+TORCH := 2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+USER_READY := .venv/.user-ready
+DEV_READY := .venv/.dev-ready
+
+.PHONY: demo test lint bench docs-test clean
+
+demo: $(USER_READY)
+	$(BIN)/syft demo $(ARGS)
+
+test: $(DEV_READY)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(DEV_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV_READY)
+	$(BIN)/python -m bench $(ARGS)
+
+docs-test: $(DEV_READY)
+	$(BIN)/pytest tests/docs $(ARGS)
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/.torch-$(TORCH):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(PIP) install torch==$(TORCH)
+	touch $@
+
+$(USER_READY): .venv/.torch-$(TORCH) pyproject.toml
+	$(PIP) install --editable '.[demo]'
+	touch $@
+
+$(DEV_READY): .venv/.torch-$(TORCH) pyproject.toml
+	$(PIP) install --editable '.[demo,sandbox,dev]'
+	touch $@ $(USER_READY)
