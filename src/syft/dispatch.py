@@ -119,7 +119,7 @@ def _sent(cls: type[Any], value: Any, location: Location) -> Any:
     if isinstance(value, (list, tuple)):
         return [_sent(cls, v, location) for v in value]
     if isinstance(value, torch.Tensor):
-        if value.dim() == 0:
+        if value.numel() == 1:  # one number is a constant, as a Python number is
             return value.detach()
         raise _apart(location.id, f"a tensor of shape {list(value.shape)} is here", f"x.send({location.id})")
     return value
@@ -139,29 +139,44 @@ def _with_constants_sent(args: tuple[Any, ...], location: Location, apart: NotCo
     here. Those are not a user's: they have no owner in Python but ``args``.
     """
     apart.__traceback__ = None  # its frames hold references too
-    sent = list(args)
+    sent = [list(a) if isinstance(a, list) else a for a in args]
+    found = False
     for i in range(len(sent)):
-        if _is_plain(sent[i]) and sys.getrefcount(sent[i]) <= _REFERENCES_OF_A_TEMPORARY and _holds_no_data(sent[i]):
+        if isinstance(sent[i], list):
+            for j in range(len(sent[i])):
+                if _is_plain(sent[i][j]) and sys.getrefcount(sent[i][j]) <= _TEMPORARY and _holds_no_data(sent[i][j]):
+                    sent[i][j] = location.send(sent[i][j])
+                    found = True
+        elif _is_plain(sent[i]) and sys.getrefcount(sent[i]) <= _TEMPORARY and _holds_no_data(sent[i]):
             sent[i] = location.send(sent[i])
-    if all(now is before for now, before in zip(sent, args, strict=True)):
+            found = True
+    if not found:
         raise apart
     return sent
 
 
-#: To an argument that has no owner in Python but the call: ``args``, ``sent``, ``getrefcount`` and torch's glue.
-_REFERENCES_OF_A_TEMPORARY = 4
+#: References to an argument that only the call itself holds: ``args``, ``sent``, ``getrefcount``, torch's glue.
+_TEMPORARY = 4
 
 
 def _is_plain(value: Any) -> bool:
-    return type(value) is torch.Tensor and value.dim() > 0
+    return type(value) is torch.Tensor and value.numel() != 1
 
 
 def _holds_no_data(value: torch.Tensor) -> bool:
-    """Tell whether a tensor shares its memory with no other, and is of whole numbers or all one number."""
-    storage = value.untyped_storage()
-    if torch._C._storage_Use_Count(storage._cdata) > 2:  # type: ignore[attr-defined]
+    """Tell whether a tensor is what torch makes for itself: zeros, ones, a mask, indices, a range.
+
+    That is memory of its own with whole numbers, no more than two different numbers,
+    or numbers at equal distances.
+    """
+    if torch._C._storage_Use_Count(value.untyped_storage()._cdata) > 2:
         return False
-    return not value.is_floating_point() or value.numel() == 0 or bool((value == value.flatten()[0]).all())
+    if not value.is_floating_point():
+        return not value.is_complex()
+    if value.numel() == 0:
+        return True
+    steps = value.flatten().diff()
+    return bool(((value == value.min()) | (value == value.max())).all()) or bool((steps == steps[0]).all())
 
 
 def _first_handle(cls: type[Any], values: Any) -> Any:
@@ -222,8 +237,12 @@ def run(
         for target in _flat(operator.argument(index, args, kwargs)):
             if isinstance(target, torch.Tensor) and type(target) is not cls:
                 raise _apart(location.id, "and the tensor to be written is here", f"x.send({location.id})")
-    sent = [_sent(cls, a, location) for a in args]
-    sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()}
+    try:
+        sent = [_sent(cls, a, location) for a in args]
+        sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()}
+    except NotCollocated as apart:
+        args = tuple(_with_constants_sent(args, location, apart))
+        return run(cls, operator, args, kwargs, location, owner)
     handles = [Handle(new_id(), location, owner) for _ in range(_count_results(cls, operator, args, kwargs))]
     message = Run(operator.name, sent, sent_by_name, tuple(handle.id for handle in handles))
     outputs = location.request(message).outputs
@@ -285,6 +304,15 @@ def _share(cls: type[Any], args: tuple[Any, ...]) -> Any:
     return wrap(cls, args[0]._handle, args[0])
 
 
+def _conjugate(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    """Pointers know no lazy conjugation: torch, here, could not see that the object is conjugated."""
+    return torch.conj_physical(args[0])
+
+
+def _negate(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    return torch.neg(args[0])
+
+
 def _item(cls: type[Any], args: tuple[Any, ...]) -> Any:
     return read(args[0]).item()
 
@@ -322,6 +350,8 @@ _RULES: dict[OpOverload, Callable[[type[Any], tuple[Any, ...]], Any]] = {
     _aten.detach.default: _share,
     _aten.alias.default: _share,
     _aten.lift_fresh.default: _share,
+    _aten._conj.default: _conjugate,
+    _aten._neg_view.default: _negate,
     _aten._local_scalar_dense.default: _item,
     _aten.copy_.default: _copy,
     _aten.set_.source_Tensor: _set,

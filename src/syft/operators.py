@@ -101,8 +101,9 @@ class _ByName(dict[str, Operator]):
                 f"the operator {name:.200} is not in the table of operators that workers run",
                 mend="Get the tensor and run it locally, or ask for the operator to be added to the table.",
             )
-        packet, _, variant = name.removeprefix("aten::").partition(".")
-        overload = getattr(getattr(torch.ops.aten, packet), variant or "default")
+        namespace, _, rest = name.partition("::")
+        packet, _, variant = rest.partition(".")
+        overload = getattr(getattr(getattr(torch.ops, namespace), packet), variant or "default")
         self[name] = operator = Operator(name, overload)
         return operator
 
