@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import msgspec
 
 from . import limits
+from .wire import Id, Meta, Name
 
-Id = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID)]
-Name = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_LENGTH)]
 Tag = Annotated[str, msgspec.Meta(max_length=limits.MAX_TAG_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=limits.MAX_TAGS)]
 Description = Annotated[str, msgspec.Meta(max_length=limits.MAX_DESCRIPTION_LENGTH)]
@@ -47,21 +46,25 @@ class Put(Message):
 
 
 class Get(Message):
-    """Give the value of ``id``; with ``take`` it leaves the worker's listings. -> Value"""
+    """Give the value of ``id``. -> Value
+
+    With ``take_as`` there is no ``id`` any more: until the caller lets go, what its graph still
+    needs lives on, unlisted, under that name.
+    """
 
     id: Id
-    take: bool
+    take_as: Id | None = None
     user: Name = ""
     reason: Description = ""
 
 
 class Give(Message):
-    """Send ``id`` straight to the worker ``to`` as ``as_id``; with ``take`` as in Get. -> Done"""
+    """Send ``id`` straight to the worker ``to`` as ``as_id``; ``take_as`` as in Get. -> Done"""
 
     id: Id
     to: Name
     as_id: Id
-    take: bool
+    take_as: Id | None = None
     user: Name = ""
 
 
@@ -79,6 +82,13 @@ class Fetch(Message):
 
     id: Id
     user: Name = ""
+
+
+class Retire(Message):
+    """Take ``ids`` off the listings, as a Get or Give with ``take`` does; ``fate`` says why. -> Done"""
+
+    ids: tuple[Id, ...]
+    fate: Description
 
 
 class Retain(Message):
@@ -124,7 +134,7 @@ class Ran(Message):
     In process the entries are the tensors themselves.
     """
 
-    outputs: tuple[Any, ...]
+    outputs: tuple[Meta | None, ...]
 
 
 class Value(Message):
@@ -136,13 +146,13 @@ class Value(Message):
 class Placed(Message):
     """The metadata of an object; in process the tensor itself."""
 
-    meta: Any
+    meta: Meta
 
 
 class Found(Message):
-    """What a search found: (reference, tags, description) each."""
+    """What a search found: (id, metadata, tags, description) each."""
 
-    objects: tuple[tuple[Any, Tags, Description], ...]
+    objects: tuple[tuple[Id, Meta, Tags, Description], ...]
 
 
 class Failure(Message):
@@ -154,5 +164,5 @@ class Failure(Message):
     mend: str
 
 
-Request = Run | Put | Get | Give | Lend | Fetch | Retain | Release | Describe | Search | Clear
+Request = Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | Clear
 Answer = Done | Ran | Value | Placed | Found | Failure

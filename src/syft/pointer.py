@@ -124,8 +124,9 @@ class PointerTensor(torch.Tensor):
         """Bring only the object, without gradient or graph, to the worker that holds this pointer."""
         handle = self._handle
         self._check_not_left()
+        spent = Spent(handle, "was taken home by get()")
         value = cast(torch.Tensor, handle.location.get(handle, take=True, user=user, reason=reason))
-        self._leave("was taken home by get()")
+        self._leave(spent)
         return value
 
     def remote_get(self, *, user: str = "") -> PointerTensor:
@@ -169,15 +170,17 @@ class PointerTensor(torch.Tensor):
     def _give(self, worker: Any, user: str) -> PointerTensor:
         self._check_not_left()
         handle = self._handle
-        as_id = handle.id
+        spent = Spent(handle, f"was moved to {worker.id}")
+        as_id, take_as = handle.id, new_id()
         try:
-            handle.location.request(Give(handle.id, worker.id, as_id, True, user))
+            handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
         except IdInUse:
             as_id = new_id()
-            handle.location.request(Give(handle.id, worker.id, as_id, True, user))
+            handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
+        handle.id, handle.owns = take_as, True
         moved = PointerTensor.of(Handle(as_id, worker, handle.owner), self)
         moved._tags, moved._description = self._tags, self._description
-        self._leave(f"was moved to {worker.id}")
+        self._leave(spent)
         return moved
 
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
@@ -202,13 +205,12 @@ class PointerTensor(torch.Tensor):
                 where=self._handle.location.id,
             )
 
-    def _leave(self, fate: str) -> None:
+    def _leave(self, spent: Spent) -> None:
         """Let go of an object that has left its worker, unless an autograd graph still needs it."""
-        self._handle.owns = True
         if self._use_count() == 1:  # type: ignore[attr-defined]
-            self._handle = Spent(self._handle, fate)
+            self._handle = spent
         else:
-            self._fate = fate
+            self._fate = spent.fate
 
     def _own_grad(self) -> Any:
         return self.grad if self.is_leaf or self.retains_grad else None

@@ -34,8 +34,8 @@ class Store:
     """Objects of one worker.
 
     Every object has at least one owner (a handle somewhere); when the last lets go it is freed. An
-    object that was taken by a get or a move is hidden: it is no longer listed, and lives on only
-    while an autograd graph of its owner still needs it.
+    object that was taken by a get or a move is hidden: not listed, under a new name that only the
+    taker knows, it lives on while an autograd graph of the taker still needs it.
 
     ``objects`` is read and written directly on the hot path; all else that is known of an object is
     kept beside it, for those few objects that have it.
@@ -54,6 +54,7 @@ class Store:
         """Store ``value`` with one owner. Raises IdInUse."""
         self.check_free(id)
         self.objects[id] = value
+        self._fates.pop(id, None)
         self.label(id, label)
         if policy is not None:
             self._policies[id] = policy
@@ -88,23 +89,33 @@ class Store:
         self.find(id)
         self._further_owners[id] = self._further_owners.get(id, 0) + 1
 
-    def hide(self, id: int, fate: str) -> None:
-        """Take an object off the listings.
+    def take(self, id: int, as_id: int, fate: str) -> None:
+        """Hide an object under the name ``as_id``; ``fate`` is what its other owners are told. Raises IdInUse."""
+        self.check_free(as_id)
+        value, policy = self.find(id), self.policy_of(id)
+        self._end(id, fate)
+        self.objects[as_id] = value
+        self._hidden.add(as_id)
+        if policy is not None:
+            self._policies[as_id] = policy
 
-        Whoever took it is now its only owner; ``fate`` is what all others are told became of it.
-        """
+    def hide(self, id: int, fate: str) -> None:
+        """Take an object off the listings; it lives on until its owners let go."""
         self._hidden.add(id)
-        self._further_owners.pop(id, None)
         self._labels.pop(id, None)
         self._fates[id] = fate
-        if len(self._fates) > limits.MAX_FATES:
-            self._fates.popitem(last=False)
 
     def clear(self) -> None:
         """Forget every object."""
         for id in list(self.objects):
-            self.hide(id, "the worker was cleared")
-            self._forget(id)
+            self._end(id, "the worker was cleared")
+
+    def _end(self, id: int, fate: str) -> None:
+        self._forget(id)
+        self._further_owners.pop(id, None)
+        self._fates[id] = fate
+        if len(self._fates) > limits.MAX_FATES:
+            self._fates.popitem(last=False)
 
     def _forget(self, id: int) -> None:
         self.objects.pop(id, None)

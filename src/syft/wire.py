@@ -3,16 +3,18 @@
 A message becomes a list of frames. Frame 0 is MessagePack; each tensor in the message is there as
 (frame number, dtype, shape, strides) and its memory is a frame of its own, so that a transport can
 stream it without another copy. The values that may stand in a message are: None, bool, int, float,
-complex, str, list, ``Ref``, ``Meta``, ``Reference``, dense ``torch.Tensor``, and torch's dtypes,
-layouts, memory formats and devices.
+complex, str, list, ``Ref``, ``Reference``, ``torch.Tensor``, and torch's dtypes,
+layouts, memory formats and devices. A sparse tensor (COO) goes as its indices and its values.
 
 Not checked here: whether an id names anything, whether an operator exists, whether a caller may.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 import torch
@@ -22,6 +24,8 @@ from .errors import LimitExceeded, MalformedMessage, Misuse
 
 Frame = bytes | bytearray | memoryview
 M = TypeVar("M", bound=msgspec.Struct)
+Id = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID)]
+Name = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_LENGTH)]
 
 
 class Ref:
@@ -42,6 +46,23 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     offset: int = 0
     layout_name: str = "strided"
 
+    def __post_init__(self) -> None:
+        """Refuse metadata that no tensor can have."""
+        if (
+            self.dtype_name not in DTYPES
+            or self.layout_name not in LAYOUTS
+            or len(self.shape) > limits.MAX_DIMS
+            or len(self.strides) != (len(self.shape) if self.layout_name == "strided" else 0)
+            or min(self.offset, *self.shape, *self.strides, 0) < 0
+            or self._end() > limits.MAX_ELEMENTS
+        ):
+            raise MalformedMessage("the metadata of a tensor is impossible")
+
+    def _end(self) -> int:
+        """Bound the elements and the storage of the tensor from above."""
+        reach = sum(max(n - 1, 0) * stride for n, stride in zip(self.shape, self.strides, strict=False))
+        return max(math.prod(max(n, 1) for n in self.shape), self.offset + reach, *self.strides, 1)
+
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Meta:
         """Read the metadata of ``tensor``."""
@@ -50,7 +71,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
             DTYPE_NAMES[tensor.dtype],
             tuple(tensor.shape),
             tensor.stride() if strided else (),
-            tensor.storage_offset() if strided else 0,
+            int(tensor.storage_offset()) if strided else 0,
             LAYOUT_NAMES[tensor.layout],
         )
 
@@ -69,18 +90,20 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
         return self.offset
 
 
-class Reference(msgspec.Struct, frozen=True, array_like=True):
+class Reference:
     """A pointer in transit: the object ``id`` at ``worker``. It carries one ownership of that object."""
 
-    worker: str
-    id: int
-    meta: Meta
+    __slots__ = ("id", "meta", "worker")
+
+    def __init__(self, worker: str, id: int, meta: Meta) -> None:
+        self.worker, self.id, self.meta = worker, id, meta
 
 
 DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
         torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+        torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2,
         torch.float16, torch.bfloat16, torch.float32, torch.float64,
         torch.complex32, torch.complex64, torch.complex128,
     )
@@ -105,12 +128,19 @@ MEMORY_FORMAT_NAMES = {form: name for name, form in MEMORY_FORMATS.items()}
 DEVICES: dict[str, torch.device] = {"cpu": torch.device("cpu")}
 
 # MessagePack extension codes, one for each kind of value that MessagePack lacks.
-_REF, _META, _REFERENCE, _TENSOR, _DTYPE, _LAYOUT, _MEMORY_FORMAT, _DEVICE, _COMPLEX = range(1, 10)
+_REF, _REFERENCE, _TENSOR, _SPARSE, _DTYPE, _LAYOUT, _MEMORY_FORMAT, _DEVICE, _COMPLEX = range(1, 10)
+
+_LEAVES = frozenset(
+    {
+        type(None), bool, int, float, complex, str, Ref, Reference, torch.Tensor,
+        torch.dtype, torch.layout, torch.memory_format, torch.device,
+    }
+)  # fmt: skip
 
 _pack = msgspec.msgpack.encode
-_unpack_meta = msgspec.msgpack.Decoder(Meta).decode
-_unpack_reference = msgspec.msgpack.Decoder(Reference).decode
+_unpack_reference = msgspec.msgpack.Decoder(tuple[Name, Id, Meta]).decode
 _unpack_tensor = msgspec.msgpack.Decoder(tuple[int, Meta]).decode
+_unpack_sparse = msgspec.msgpack.Decoder(tuple[int, Meta, int, Meta, tuple[int, ...], bool]).decode
 _unpack_complex = msgspec.msgpack.Decoder(tuple[float, float]).decode
 
 
@@ -119,7 +149,7 @@ def encode(message: msgspec.Struct) -> list[Frame]:
 
     Raises:
         Misuse: it holds a value that is not of the closed set.
-        LimitExceeded: an integer or the message itself is too large.
+        LimitExceeded: an integer or the message itself is too large, or lists are nested too deep.
     """
     memories: list[Frame] = []
 
@@ -134,12 +164,13 @@ def encode(message: msgspec.Struct) -> list[Frame]:
             "an integer of this call does not fit in 64 bits",
             mend="Pass it as a float, or as a tensor.",
         ) from error
-    if len(header) > limits.MAX_HEADER_BYTES or len(memories) >= limits.MAX_FRAMES:
-        raise LimitExceeded(
-            f"a message of {len(header)} bytes and {len(memories)} tensors is too large",
-            mend="Send long lists as tensors, and many tensors in several messages.",
-        )
-    return [header, *memories]
+    except RecursionError as error:
+        raise LimitExceeded("lists of this call are nested too deep", mend="Send nested lists as tensors.") from error
+    except UnicodeEncodeError as error:
+        raise Misuse(f"a string of this call is not valid text: {error}") from error
+    frames: list[Frame] = [header, *memories]
+    _check_sizes(frames)
+    return frames
 
 
 def decode(frames: Sequence[Frame], kind: type[M]) -> M:
@@ -147,30 +178,76 @@ def decode(frames: Sequence[Frame], kind: type[M]) -> M:
 
     Raises:
         MalformedMessage: the frames are anything but an encoding of such a message.
+        LimitExceeded: they are larger than any message may be.
     """
+    if not frames:
+        raise MalformedMessage("a message has at least one frame")
+    _check_sizes(frames)
+    header, *memories = frames
+
+    def extension(code: int, data: memoryview) -> object:
+        return _decode_value(code, data, memories)
+
     try:
-        header, *memories = frames
-        if len(header) > limits.MAX_HEADER_BYTES or len(frames) > limits.MAX_FRAMES:
-            raise MalformedMessage("a message is larger than the limits allow")
-
-        def extension(code: int, data: memoryview) -> object:
-            return _decode_value(code, data, memories)
-
         message = msgspec.msgpack.decode(header, type=kind, ext_hook=extension)
-    except (msgspec.DecodeError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        for field in _open_fields(type(message)):
+            value = getattr(message, field)
+            _check_closed(list(value.values()) if field == _KEYWORDS else value, limits.MAX_NESTING)
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"a message could not be decoded: {error}") from error
     return message
 
 
+def _check_sizes(frames: Sequence[Frame]) -> None:
+    header = len(frames[0])
+    if (
+        len(frames) > limits.MAX_FRAMES
+        or header > limits.MAX_HEADER_BYTES
+        or any(len(frame) > limits.MAX_FRAME_BYTES for frame in frames)
+    ):
+        raise LimitExceeded(
+            f"a message of {header} bytes and {len(frames) - 1} tensors is too large",
+            mend="Send long lists as tensors, and many tensors in several messages.",
+        )
+
+
+_KEYWORDS = "kwargs"
+
+
+@cache
+def _open_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Name the fields of a message whose type leaves open what they hold."""
+
+    def is_open(annotation: Any) -> bool:
+        return annotation is Any or any(map(is_open, get_args(annotation)))
+
+    return tuple(field.name for field in msgspec.structs.fields(kind) if is_open(field.type))
+
+
+def _check_closed(value: object, depth: int) -> None:
+    """Refuse what MessagePack has and the closed set has not: bytes, maps, timestamps."""
+    if type(value) is list:
+        if depth == 0:
+            raise MalformedMessage("lists are nested too deep")
+        for item in value:
+            _check_closed(item, depth - 1)
+    elif type(value) not in _LEAVES:
+        raise MalformedMessage(f"a {type(value).__name__} is not a kind of value that a message may hold")
+
+
 def _encode_value(value: object, memories: list[Frame]) -> tuple[int, bytes]:
     if isinstance(value, Ref):
         return _REF, value.id.to_bytes(8, "big")
+    if isinstance(value, Reference):
+        return _REFERENCE, _pack((value.worker, value.id, value.meta))
     if isinstance(value, torch.Tensor):
-        meta, memory = _memory_of(value)
-        memories.append(memory)
-        return _TENSOR, _pack((len(memories) - 1, meta))
+        if value.layout is torch.sparse_coo and type(value) is torch.Tensor:
+            indices, values = value._indices(), value._values()
+            parts = (*_framed(indices, memories), *_framed(values, memories))
+            return _SPARSE, _pack((*parts, tuple(value.shape), value.is_coalesced()))
+        return _TENSOR, _pack(_framed(value, memories))
     if isinstance(value, torch.dtype) and value in DTYPE_NAMES:
         return _DTYPE, DTYPE_NAMES[value].encode()
     if isinstance(value, torch.layout) and value in LAYOUT_NAMES:
@@ -193,16 +270,11 @@ def _decode_value(code: int, data: memoryview, memories: list[Frame]) -> object:
             raise MalformedMessage("an id is 8 bytes long")
         return Ref(int.from_bytes(data, "big"))
     if code == _TENSOR:
-        index, meta = _unpack_tensor(data)
-        if not 0 <= index < len(memories):
-            raise MalformedMessage("a tensor names a frame that is not there")
-        return _tensor_of(_checked(meta), memories[index])
-    if code == _META:
-        return _checked(_unpack_meta(data))
+        return _tensor_of(*_unpack_tensor(data), memories)
+    if code == _SPARSE:
+        return _sparse_of(*_unpack_sparse(data), memories)
     if code == _REFERENCE:
-        reference = _unpack_reference(data)
-        _checked(reference.meta)
-        return reference
+        return Reference(*_unpack_reference(data))
     if code == _DTYPE:
         return DTYPES[str(data, "ascii")]
     if code == _LAYOUT:
@@ -216,21 +288,11 @@ def _decode_value(code: int, data: memoryview, memories: list[Frame]) -> object:
     raise MalformedMessage(f"{code} is not the code of any kind of value")
 
 
-def _checked(meta: Meta) -> Meta:
-    """Refuse metadata that no tensor can have."""
-    dims = len(meta.shape)
-    strides = meta.strides if meta.layout_name == "strided" else (0,) * dims
-    if (
-        meta.dtype_name not in DTYPES
-        or meta.layout_name not in LAYOUTS
-        or dims > limits.MAX_DIMS
-        or len(strides) != dims
-        or meta.offset < 0
-        or any(n < 0 for n in meta.shape)
-        or any(n < 0 for n in strides)
-    ):
-        raise MalformedMessage("the metadata of a tensor is impossible")
-    return meta
+def _framed(tensor: torch.Tensor, memories: list[Frame]) -> tuple[int, Meta]:
+    """Append a dense tensor's memory to ``memories``; return its place there and the tensor's metadata."""
+    meta, memory = _memory_of(tensor)
+    memories.append(memory)
+    return len(memories) - 1, meta
 
 
 def _memory_of(tensor: torch.Tensor) -> tuple[Meta, Frame]:
@@ -247,22 +309,52 @@ def _memory_of(tensor: torch.Tensor) -> tuple[Meta, Frame]:
         dense = dense.clone()  # keeps the order of the dimensions in memory, drops gaps and overlaps
     meta = Meta(DTYPE_NAMES[dense.dtype], tuple(dense.shape), dense.stride())
     flat = dense.as_strided((dense.numel(),), (1,))
-    return meta, memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    return meta, flat.view(torch.uint8).numpy().data if flat.numel() else b""
 
 
-def _tensor_of(meta: Meta, memory: Frame) -> torch.Tensor:
-    """Build the tensor of ``meta`` on ``memory``, which must be just as long as it needs."""
-    numel = 1
-    for n in meta.shape:
-        numel *= n
+def _tensor_of(index: int, meta: Meta, memories: Sequence[Frame]) -> torch.Tensor:
+    """Build the tensor of ``meta`` on its memory, which must be just as long as it needs."""
+    if not 0 <= index < len(memories):
+        raise MalformedMessage("a tensor names a frame that is not there")
+    memory = memories[index]
+    numel = math.prod(meta.shape)
     if meta.layout_name != "strided" or meta.offset or len(memory) != numel * meta.dtype.itemsize:
         raise MalformedMessage("the memory of a tensor does not fit its metadata")
     if numel == 0:
-        return torch.empty(meta.shape, dtype=meta.dtype)
-    if sum((n - 1) * stride for n, stride in zip(meta.shape, meta.strides, strict=True)) != numel - 1:
+        return torch.empty_strided(meta.shape, meta.strides, dtype=meta.dtype)
+    if not _is_dense(meta):
         raise MalformedMessage("the strides of a tensor do not fit its memory")
     owned = memory if isinstance(memory, bytearray) else bytearray(memory)
     flat = torch.frombuffer(owned, dtype=torch.uint8)
     # Any byte but 0 and 1 in a bool tensor is undefined behaviour in torch.
     flat = flat.ne(0) if meta.dtype is torch.bool else flat.view(meta.dtype)
     return flat.as_strided(meta.shape, meta.strides)
+
+
+def _is_dense(meta: Meta) -> bool:
+    """Tell whether every element has a place of its own, without gaps."""
+    expected = 1
+    for stride, n in sorted((stride, n) for n, stride in zip(meta.shape, meta.strides, strict=True) if n > 1):
+        if stride != expected:
+            return False
+        expected *= n
+    return True
+
+
+def _sparse_of(
+    indices_at: int,
+    indices_meta: Meta,
+    values_at: int,
+    values_meta: Meta,
+    shape: tuple[int, ...],
+    is_coalesced: bool,
+    memories: Sequence[Frame],
+) -> torch.Tensor:
+    """Build a sparse tensor; torch checks that its indices are within its shape."""
+    Meta(values_meta.dtype_name, shape, (), layout_name="sparse_coo")  # checks the shape
+    indices, values = _tensor_of(indices_at, indices_meta, memories), _tensor_of(values_at, values_meta, memories)
+    try:
+        sparse = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
+    except RuntimeError as error:
+        raise MalformedMessage(f"a sparse tensor is impossible: {error}") from error
+    return sparse.coalesce() if is_coalesced else sparse

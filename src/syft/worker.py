@@ -40,6 +40,7 @@ from .messages import (
     Release,
     Request,
     Retain,
+    Retire,
     Run,
     Search,
     Value,
@@ -47,6 +48,9 @@ from .messages import (
 from .operators import BY_NAME, Operator
 from .store import Label, Store
 from .wire import Meta, Ref, Reference
+
+# What torch raises when it refuses an operator, IndexError among the LookupErrors.
+_REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError)
 
 
 class Pointer(Protocol):
@@ -89,6 +93,7 @@ class Worker:
             Give: self._give,
             Lend: self._lend,
             Fetch: self._fetch,
+            Retire: self._retire,
             Retain: self._retain,
             Release: self._release,
             Describe: self._describe,
@@ -105,9 +110,9 @@ class Worker:
         try:
             answer = self.handle(wire.decode(frames, cast(Any, Request)))
             if isinstance(answer, Ran):
-                answer = Ran(tuple(None if t is None else Meta.of(t) for t in answer.outputs))
+                answer = Ran(tuple(None if t is None else Meta.of(cast(torch.Tensor, t)) for t in answer.outputs))
             elif isinstance(answer, Placed):
-                answer = Placed(Meta.of(answer.meta))
+                answer = Placed(Meta.of(cast(torch.Tensor, answer.meta)))
             return wire.encode(answer)
         except SyftError as error:
             return wire.encode(Failure(error.code, error.what, error.where, error.mend))
@@ -130,6 +135,9 @@ class Worker:
         for id in message.results:
             if id in objects:
                 self.store.check_free(id)
+        is_plain = operator.plain and len(message.results) == 1
+        if not is_plain:
+            self._check_results(operator, message.results)
         try:
             args = [
                 objects[a.id] if isinstance(a, Ref) else self._resolved(a) if isinstance(a, list) else a
@@ -144,9 +152,9 @@ class Worker:
             outputs = operator.call(*args, **kwargs)
         except SyftError:
             raise
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except _REFUSALS as error:
             raise self._failed(error) from error
-        if operator.plain and len(message.results) == 1:
+        if is_plain:
             objects[message.results[0]] = outputs
             outputs = (outputs,)
         else:
@@ -162,6 +170,19 @@ class Worker:
             return [self._resolved(v) for v in value]
         return value
 
+    def _check_results(self, operator: Operator, results: tuple[int, ...]) -> None:
+        """Refuse wrong names for results before the operator writes anything."""
+        if len(set(results)) != len(results):
+            raise MalformedMessage("the message names two results alike", where=self.id)
+        if not operator.gives_list:
+            self._check_count(operator, 1 if operator.gives_value else operator.returned.count(None), len(results))
+
+    def _check_count(self, operator: Operator, given: int, named: int) -> None:
+        if given != named:
+            raise MalformedMessage(
+                f"{operator.name} gives {given} results and the message names {named}", where=self.id
+            )
+
     def _store_results(self, operator: Operator, outputs: Any, results: tuple[int, ...]) -> tuple[Any, ...]:
         """Store what is fresh; return all tensors that the operator gave, as one flat tuple."""
         if operator.gives_value:
@@ -174,10 +195,7 @@ class Worker:
                 if operator.gives_list
                 else [t for t, source in zip(flat, operator.returned, strict=True) if source is None]
             )
-        if len(fresh) != len(results):
-            raise MalformedMessage(
-                f"{operator.name} gave {len(fresh)} results and the message names {len(results)}", where=self.id
-            )
+        self._check_count(operator, len(fresh), len(results))
         for id, tensor in zip(results, fresh, strict=True):
             if tensor is not None:
                 self.store.objects[id] = tensor
@@ -202,7 +220,7 @@ class Worker:
         return joined
 
     def _restrict_results(self, operator: Operator, message: Run, private: policy.Policy) -> None:
-        values = {i: a for i, a in enumerate(message.args)}
+        values = dict(enumerate(message.args))
         values.update((i, message.kwargs.get(name)) for i, name in operator.keywords.items())
         written = [ref.id for i in operator.written for ref in _refs(values.get(i))]
         for id in (*message.results, *written):
@@ -225,15 +243,19 @@ class Worker:
     def _get(self, message: Get) -> Value:
         value = self.store.find(message.id)
         policy.permit_get(self.store.policy_of(message.id), message.user, self.id)
+        if message.take_as is not None:
+            self.store.check_free(message.take_as)
         outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference()
-        if message.take:
-            self.store.hide(message.id, "it was taken home by a get")
+        if message.take_as is not None:
+            self.store.take(message.id, message.take_as, "it was taken home by a get")
         return Value(outgoing)
 
     def _give(self, message: Give) -> Done:
+        if message.take_as is not None:
+            self.store.check_free(message.take_as)
         self._put_at(message.to, message.id, message.as_id, message.user)
-        if message.take:
-            self.store.hide(message.id, f"it was moved to {message.to}")
+        if message.take_as is not None:
+            self.store.take(message.id, message.take_as, f"it was moved to {message.to}")
         return Done()
 
     def _lend(self, message: Lend) -> Placed:
@@ -241,7 +263,7 @@ class Worker:
         self._put_at(message.to, message.id, message.as_id, message.user)
         pointer = self._peer(message.to).adopt(Reference(message.to, message.as_id, Meta.of(value)), self.id)
         self.store.objects[message.id] = pointer
-        return Placed(pointer)
+        return Placed(cast(Meta, pointer))
 
     def _fetch(self, message: Fetch) -> Placed:
         pointer = self.store.find(message.id)
@@ -253,12 +275,19 @@ class Worker:
             )
         value = cast(Pointer, pointer).take(message.user)
         self.store.objects[message.id] = value
-        return Placed(value)
+        return Placed(cast(Meta, value))
 
     def _put_at(self, worker: str, id: int, as_id: int, user: str) -> None:
         value, label, allowed = self.store.find(id), self.store.label_of(id), self.store.policy_of(id)
         policy.permit_send(allowed, user, self.id)
         self._peer(worker).put(value, as_id, label, allowed)
+
+    def _retire(self, message: Retire) -> Done:
+        for id in message.ids:
+            self.store.find(id)
+        for id in message.ids:
+            self.store.hide(id, message.fate)
+        return Done()
 
     def _retain(self, message: Retain) -> Done:
         self.store.retain(message.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, cast
 
 import torch
@@ -69,8 +70,14 @@ class BaseWorker:
         return PointerTensor.of(Handle(id, self, local_worker()), value)
 
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
-        """Return the object of ``handle``: a tensor, or a pointer if it is one."""
-        value = cast(Value, self.request(Get(handle.id, take, user, reason))).value
+        """Return the object of ``handle``: a tensor, or a pointer if it is one.
+
+        With ``take`` the object leaves; ``handle`` then owns what an autograd graph still needs of it.
+        """
+        take_as = new_id() if take else None
+        value = cast(Value, self.request(Get(handle.id, take_as, user, reason))).value
+        if take_as is not None:
+            handle.id, handle.owns = take_as, True
         if isinstance(value, Reference):
             return get_worker(value.worker).adopt(value, handle.owner.id)
         return cast(torch.Tensor, value)
@@ -201,9 +208,18 @@ class VirtualWorker(BaseWorker):
         return f"<VirtualWorker id:{self.id} #objects:{self.objects_count()}>"
 
 
+_local_name = "me"
+
+
 def local_worker() -> BaseWorker:
-    """Return ``me``: the worker that holds this process's pointers."""
-    return _workers.get("me") or VirtualWorker(id="me")
+    """Return the worker that holds this process's pointers: ``me``, unless another was chosen."""
+    return _workers.get(_local_name) or VirtualWorker(id=_local_name)
+
+
+def become_local_worker(worker: BaseWorker) -> None:
+    """Have ``worker`` hold the pointers that are made from now on."""
+    global _local_name
+    _local_name = worker.id
 
 
 class Remote:
@@ -220,12 +236,16 @@ class RemoteTorch:
         self._worker = worker
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        factory = getattr(torch, name)
+        factory = getattr(torch, name, None)
+        if not isinstance(factory, (FunctionType, BuiltinFunctionType)):
+            raise AttributeError(f"torch has no function {name!r} that makes a tensor")
 
-        def make(*args: Any, requires_grad: bool = False, **kwargs: Any) -> Any:
+        def make(*args: Any, requires_grad: bool = False, **kwargs: Any) -> PointerTensor:
             with _RunAt(self._worker):
                 made = factory(*args, **kwargs)
-            return made.requires_grad_() if requires_grad else made
+            if not isinstance(made, PointerTensor):
+                raise Misuse(f"torch.{name} makes no tensor", mend="Call it on torch itself, here.")
+            return made.requires_grad_(requires_grad)
 
         return make
 
