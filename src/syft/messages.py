@@ -85,9 +85,10 @@ class Fetch(Message):
 
 
 class Retire(Message):
-    """Take ``ids`` off the listings, as a Get or Give with ``take`` does; ``fate`` says why. -> Done"""
+    """Take ``ids`` as the names ``take_as``, as Get and Give do one by one; ``fate`` says why. -> Done"""
 
-    ids: tuple[Id, ...]
+    ids: Results
+    take_as: Results
     fate: Description
 
 

@@ -51,8 +51,8 @@ def send(
         ])
     worker = workers[0]
     if requires_grad:
-        return Cross.apply(tensor, lambda value: _place(value, worker, user), _bring)
-    pointer = _place(tensor, worker, user)
+        return Cross.apply(tensor, lambda value: place(value, worker, user), _bring)
+    pointer = place(tensor, worker, user)
     if (tensor.is_leaf or tensor.retains_grad) and tensor.grad is not None:
         pointer.grad = send(tensor.grad, worker, user=user)
     if not garbage_collect_data:
@@ -65,7 +65,8 @@ def send_(tensor: torch.Tensor, *workers: BaseWorker, **options: Any) -> torch.T
     return become(tensor, send(tensor, *workers, **options))
 
 
-def _place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
+def place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
+    """Send only the value, with its labels and policy, outside the graph. Errors as of :func:`send`."""
     if isinstance(tensor, PointerTensor):
         return worker.send(tensor, _object_id(tensor, tensor.id))
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):

@@ -99,12 +99,6 @@ class Store:
         if policy is not None:
             self._policies[as_id] = policy
 
-    def hide(self, id: int, fate: str) -> None:
-        """Take an object off the listings; it lives on until its owners let go."""
-        self._hidden.add(id)
-        self._labels.pop(id, None)
-        self._fates[id] = fate
-
     def clear(self) -> None:
         """Forget every object."""
         for id in list(self.objects):

@@ -283,10 +283,14 @@ class Worker:
         self._peer(worker).put(value, as_id, label, allowed)
 
     def _retire(self, message: Retire) -> Done:
-        for id in message.ids:
+        names = (*message.ids, *message.take_as)
+        if len(message.ids) != len(message.take_as) or len(set(names)) != len(names):
+            raise MalformedMessage("objects are taken each once, each under a name of its own", where=self.id)
+        for id, take_as in zip(message.ids, message.take_as, strict=True):
             self.store.find(id)
-        for id in message.ids:
-            self.store.hide(id, message.fate)
+            self.store.check_free(take_as)
+        for id, take_as in zip(message.ids, message.take_as, strict=True):
+            self.store.take(id, take_as, message.fate)
         return Done()
 
     def _retain(self, message: Retain) -> Done:
