@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from .errors import Misuse, NotCollocated, ObjectGone, OperatorNotAllowed
 from .ids import new_id
 from .messages import Request, Run
-from .operators import BY_NAME, Operator
+from .operators import BY_NAME, STRUCTURAL_ARGUMENTS, Operator
 from .wire import Ref
 
 P = TypeVar("P", bound=torch.Tensor)
@@ -27,7 +27,7 @@ class Location(Protocol):
         """Deliver a request; return its answer or raise its error."""
 
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
-        """Return the object's value: a tensor, or a pointer if the object is one."""
+        """Return the object's value: a tensor, or a pointer if it is one; with ``take`` it leaves."""
 
     def send(self, value: torch.Tensor) -> Any:
         """Store a tensor there and return a pointer to it."""
@@ -104,7 +104,7 @@ def dispatch(
         sent = [_sent(cls, a, location) for a in args]
         sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
     except NotCollocated as apart:
-        return func(*_with_constants_sent(args, location, apart), **kwargs or {})
+        return func(*with_constants_sent(name, args, location, apart), **kwargs or {})
     handle = Handle(new_id(), location, first.owner)
     answer = location.request(Run(name, sent, sent_by_name, (handle.id,)))
     return wrap(cls, handle, answer.outputs[0])
@@ -132,24 +132,24 @@ def _apart(pointer_at: str, other: str, mend: str) -> NotCollocated:
     )
 
 
-def _with_constants_sent(args: tuple[Any, ...], location: Location, apart: NotCollocated) -> list[Any]:
+def with_constants_sent(name: str, args: tuple[Any, ...], location: Location, apart: NotCollocated) -> list[Any]:
     """Send the constants among ``args`` to ``location``; raise ``apart`` if there is none.
 
     Formulas of autograd and of composite operators make zeros, ones and indices for themselves,
     here. Those are not a user's: they have no owner in Python but ``args``.
     """
     apart.__traceback__ = None  # its frames hold references too
+    structural = STRUCTURAL_ARGUMENTS.get(name, ())
     sent = [list(a) if isinstance(a, list) else a for a in args]
     found = False
     for i in range(len(sent)):
-        if isinstance(sent[i], list):
-            for j in range(len(sent[i])):
-                if _is_plain(sent[i][j]) and sys.getrefcount(sent[i][j]) <= _TEMPORARY and _holds_no_data(sent[i][j]):
-                    sent[i][j] = location.send(sent[i][j])
-                    found = True
-        elif _is_plain(sent[i]) and sys.getrefcount(sent[i]) <= _TEMPORARY and _holds_no_data(sent[i]):
-            sent[i] = location.send(sent[i])
-            found = True
+        holder, keys = (sent[i], range(len(sent[i]))) if isinstance(sent[i], list) else (sent, range(i, i + 1))
+        for key in keys:
+            if _is_plain(holder[key]) and (
+                i in structural or (sys.getrefcount(holder[key]) <= _TEMPORARY and _holds_no_data(holder[key]))
+            ):
+                holder[key] = location.send(holder[key])
+                found = True
     if not found:
         raise apart
     return sent
@@ -166,17 +166,21 @@ def _is_plain(value: Any) -> bool:
 def _holds_no_data(value: torch.Tensor) -> bool:
     """Tell whether a tensor is what torch makes for itself: zeros, ones, a mask, indices, a range.
 
-    That is memory of its own with whole numbers, no more than two different numbers,
-    or numbers at equal distances.
+    That is the same number all over; or memory of its own with whole numbers, no more than two
+    different numbers, or numbers at equal distances.
     """
+    if value.is_complex():
+        return False
+    if value.numel() == 0 or value.min() == value.max():
+        return True
     if torch._C._storage_Use_Count(value.untyped_storage()._cdata) > 2:
         return False
-    if not value.is_floating_point():
-        return not value.is_complex()
-    if value.numel() == 0:
-        return True
     steps = value.flatten().diff()
-    return bool(((value == value.min()) | (value == value.max())).all()) or bool((steps == steps[0]).all())
+    return (
+        not value.is_floating_point()
+        or bool(((value == value.min()) | (value == value.max())).all())
+        or bool((steps == steps[0]).all())
+    )
 
 
 def _first_handle(cls: type[Any], values: Any) -> Any:
@@ -196,6 +200,10 @@ def _flat(values: Any) -> Iterable[Any]:
         yield values
 
 
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+_CUSTOM = torch._C.DispatchKey.CompositeExplicitAutograd  # where torch.library.custom_op puts its Python function
+
+
 # ---- the uncommon: operators in place, several results, lists, values, changed shapes ----
 
 
@@ -212,8 +220,9 @@ def _dispatch_uncommon(
     try:
         operator = BY_NAME[func.name()]
     except OperatorNotAllowed:
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-            return func.decompose(*args, **kwargs)
+        key = _COMPOSITE if func.namespace == "aten" else _CUSTOM
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key.name):
+            return func._op_dk(key, *args, **kwargs)  # made of other operators: those come here in turn
         raise
     if operator.plain:
         _PLAIN[func] = operator.name
@@ -241,7 +250,7 @@ def run(
         sent = [_sent(cls, a, location) for a in args]
         sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()}
     except NotCollocated as apart:
-        args = tuple(_with_constants_sent(args, location, apart))
+        args = tuple(with_constants_sent(operator.name, args, location, apart))
         return run(cls, operator, args, kwargs, location, owner)
     handles = [Handle(new_id(), location, owner) for _ in range(_count_results(cls, operator, args, kwargs))]
     message = Run(operator.name, sent, sent_by_name, tuple(handle.id for handle in handles))
@@ -271,12 +280,21 @@ def _count_results(cls: type[Any], operator: Operator, args: tuple[Any, ...], kw
     if not operator.gives_list:
         return operator.returned.count(None)
 
-    def on_meta(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-        return [on_meta(v) for v in value] if isinstance(value, (list, tuple)) else value
+    try:
+        return len(_run_on_outline(operator, args, kwargs, "meta"))
+    except NotImplementedError:  # the operator has no meta kernel
+        return len(_run_on_outline(operator, args, kwargs, "cpu"))
 
-    return len(operator.call(*map(on_meta, args), **{k: on_meta(v) for k, v in kwargs.items()}))
+
+def _run_on_outline(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], device: str) -> Any:
+    """Run an operator here on zeros of the shapes of its arguments."""
+
+    def outline(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return torch.zeros(value.shape, dtype=value.dtype, device=device)
+        return [outline(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return operator.call(*map(outline, args), **{k: outline(v) for k, v in kwargs.items()})
 
 
 def _change_view(cls: type[Any], operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

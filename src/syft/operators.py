@@ -21,6 +21,16 @@ _UNINITIALISED = frozenset(
     {"aten::empty.memory_format", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
 )  # fmt: skip
 
+#: Arguments, by index, that may be a local tensor: torch's Python functions make them at the caller,
+#: and they hold positions, lengths or random numbers, not data.
+STRUCTURAL_ARGUMENTS = {
+    "aten::_embedding_bag": (2,),
+    "aten::_embedding_bag_forward_only": (2,),
+    "aten::_pack_padded_sequence": (1,),
+    "aten::fractional_max_pool2d": (3,),
+    "aten::fractional_max_pool3d": (3,),
+}
+
 
 class Operator:
     """One row of the table, with what its schema says.
