@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch._ops import OpOverload
@@ -37,6 +37,11 @@ def get_worker(id: str) -> BaseWorker:
         ) from None
 
 
+def known_workers() -> list[BaseWorker]:
+    """Return every worker known here, in the order in which they were made."""
+    return list(_workers.values())
+
+
 class BaseWorker:
     """A worker that objects are sent to and operators run at; what a pointer's ``location`` is.
 
@@ -44,6 +49,8 @@ class BaseWorker:
         id: its name, unique in this process.
         transport: carries requests to it.
     """
+
+    _repr_svg_: ClassVar[Callable[..., str]]  # set in drawing
 
     def __init__(self, id: str, transport: Transport) -> None:
         self.id = id
@@ -245,7 +252,8 @@ class RemoteTorch:
                 made = factory(*args, **kwargs)
             if not isinstance(made, PointerTensor):
                 raise Misuse(f"torch.{name} makes no tensor", mend="Call it on torch itself, here.")
-            return made.requires_grad_(requires_grad)
+            made.requires_grad_(requires_grad)
+            return made
 
         return make
 
