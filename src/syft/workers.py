@@ -175,7 +175,7 @@ class VirtualWorker(BaseWorker):
         id: str = "",
         data: Iterable[torch.Tensor] = (),
         *,
-        transport: type[InProcess] | type[Encoded] | None = None,
+        transport: Callable[[Worker], Transport] | None = None,
     ) -> None:
         if not id or not isinstance(id, str):
             raise Misuse("a worker needs a name", mend="sy.VirtualWorker(id='bob')")
