@@ -104,7 +104,8 @@ def dispatch(
         sent = [_sent(cls, a, location) for a in args]
         sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
     except NotCollocated as apart:
-        return func(*with_constants_sent(name, args, location, apart), **kwargs or {})
+        beside = _Beside(next(a for a in _flat((args, kwargs)) if type(a) is cls))
+        return func(*with_constants_sent(name, args, beside, apart), **kwargs or {})
     handle = Handle(new_id(), location, first.owner)
     answer = location.request(Run(name, sent, sent_by_name, (handle.id,)))
     return wrap(cls, handle, answer.outputs[0])
@@ -132,8 +133,25 @@ def _apart(pointer_at: str, other: str, mend: str) -> NotCollocated:
     )
 
 
-def with_constants_sent(name: str, args: tuple[Any, ...], location: Location, apart: NotCollocated) -> list[Any]:
-    """Send the constants among ``args`` to ``location``; raise ``apart`` if there is none.
+class Place(Protocol):
+    """Where operands can be brought together."""
+
+    def send(self, value: torch.Tensor) -> Any:
+        """Store a tensor there and return a pointer to it."""
+
+
+class _Beside:
+    """The place of a pointer's data, however many links away."""
+
+    def __init__(self, pointer: torch.Tensor) -> None:
+        self._pointer = pointer
+
+    def send(self, value: torch.Tensor) -> torch.Tensor:
+        return self._pointer.new_empty(value.shape, dtype=value.dtype).copy_(value)
+
+
+def with_constants_sent(name: str, args: tuple[Any, ...], place: Place, apart: NotCollocated) -> list[Any]:
+    """Send the constants among ``args`` to ``place``; raise ``apart`` if there is none.
 
     Formulas of autograd and of composite operators make zeros, ones and indices for themselves,
     here. Those are not a user's: they have no owner in Python but ``args``.
@@ -148,7 +166,7 @@ def with_constants_sent(name: str, args: tuple[Any, ...], location: Location, ap
             if _is_plain(holder[key]) and (
                 i in structural or (sys.getrefcount(holder[key]) <= _TEMPORARY and _holds_no_data(holder[key]))
             ):
-                holder[key] = location.send(holder[key])
+                holder[key] = place.send(holder[key])
                 found = True
     if not found:
         raise apart
@@ -220,6 +238,8 @@ def _dispatch_uncommon(
     try:
         operator = BY_NAME[func.name()]
     except OperatorNotAllowed:
+        if func.namespace == "prims":
+            return func.impl_aten(*args, **kwargs)  # type: ignore[attr-defined]
         key = _COMPOSITE if func.namespace == "aten" else _CUSTOM
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key.name):
             return func._op_dk(key, *args, **kwargs)  # made of other operators: those come here in turn
@@ -250,7 +270,9 @@ def run(
         sent = [_sent(cls, a, location) for a in args]
         sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()}
     except NotCollocated as apart:
-        args = tuple(with_constants_sent(operator.name, args, location, apart))
+        pointer = next((a for a in _flat((args, kwargs)) if type(a) is cls), None)
+        place = location if pointer is None else _Beside(pointer)
+        args = tuple(with_constants_sent(operator.name, args, place, apart))
         return run(cls, operator, args, kwargs, location, owner)
     handles = [Handle(new_id(), location, owner) for _ in range(_count_results(cls, operator, args, kwargs))]
     message = Run(operator.name, sent, sent_by_name, tuple(handle.id for handle in handles))
@@ -335,6 +357,11 @@ def _item(cls: type[Any], args: tuple[Any, ...]) -> Any:
     return read(args[0]).item()
 
 
+def _has_same_storage_numel(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    one, other = args
+    return one.untyped_storage().nbytes() // one.itemsize == other.untyped_storage().nbytes() // other.itemsize
+
+
 def _copy(cls: type[Any], args: tuple[Any, ...]) -> Any:
     """``target.copy_(source)`` may cross between here and a worker, as it may between devices."""
     target, source = args[:2]
@@ -371,6 +398,7 @@ _RULES: dict[OpOverload, Callable[[type[Any], tuple[Any, ...]], Any]] = {
     _aten._conj.default: _conjugate,
     _aten._neg_view.default: _negate,
     _aten._local_scalar_dense.default: _item,
+    _aten._has_same_storage_numel.default: _has_same_storage_numel,
     _aten.copy_.default: _copy,
     _aten.set_.source_Tensor: _set,
 }

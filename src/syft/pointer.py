@@ -270,6 +270,11 @@ class PointerTensor(torch.Tensor):
 
     __str__ = __repr__
 
+    def __copy__(self) -> PointerTensor:
+        twin = cast(PointerTensor, self.detach().requires_grad_(self.requires_grad))
+        twin.__dict__.update(self.__dict__, _id=None)
+        return twin
+
     def __deepcopy__(self, memo: dict[int, Any]) -> PointerTensor:
         if not self.is_leaf:
             raise Misuse("only pointers that are leaves of the graph can be deep-copied", mend="Use x.detach() first.")
