@@ -15,7 +15,8 @@ from .store import Label
 
 T = TypeVar("T", bound=torch.Tensor)
 
-# Notes are kept in the tensor's own __dict__, so that they go when it goes.
+# Notes are kept in the tensor's own __dict__, so that they go when it goes, and as plain tuples, so that
+# torch.load takes them without further trust.
 _ID, _LABEL, _POLICY = "_syft_id", "_syft_label", "_syft_policy"
 
 
@@ -28,41 +29,56 @@ def id_of(tensor: torch.Tensor) -> int:
 
 def label_of(tensor: torch.Tensor) -> Label:
     """Return the tensor's tags and description."""
-    label: Label = tensor.__dict__.get(_LABEL, Label())
-    return label
+    return Label(*tensor.__dict__.get(_LABEL, ()))
 
 
 def policy_of(tensor: torch.Tensor) -> Policy:
     """Return who may have the tensor's values; None is anyone."""
-    policy: Policy = tensor.__dict__.get(_POLICY)
-    return policy
+    users: tuple[str, ...] | None = tensor.__dict__.get(_POLICY)
+    return None if users is None else frozenset(users)
 
 
 def tag(tensor: T, *tags: str) -> T:
     """Add tags to a local tensor; returns it. Raises Misuse, LimitExceeded."""
     label = label_of(tensor)
     checked = check_label(Label((*label.tags, *(t for t in tags if t not in label.tags)), label.description))
-    tensor.__dict__[_LABEL] = checked
+    tensor.__dict__[_LABEL] = tuple(checked)
     return tensor
 
 
 def describe(tensor: T, description: str) -> T:
     """Describe a local tensor in words; returns it. Raises Misuse, LimitExceeded."""
-    tensor.__dict__[_LABEL] = check_label(label_of(tensor)._replace(description=description))
+    tensor.__dict__[_LABEL] = tuple(check_label(label_of(tensor)._replace(description=description)))
     return tensor
 
 
 def private_tensor(tensor: torch.Tensor, allowed_users: Iterable[str]) -> torch.Tensor:
     """Return the tensor as a private one: wherever it goes, only ``allowed_users`` may send or get it.
 
-    What is computed from it at a worker is private as well.
+    What is computed from it at a worker is private as well. Raises Misuse for a pointer.
     """
+    _check_local(tensor)
     if isinstance(allowed_users, str):
         raise Misuse("allowed_users is a list of names", mend=f"allowed_users=[{allowed_users!r}]")
     private = tensor.view_as(tensor)
     private.__dict__.update({k: v for k, v in tensor.__dict__.items() if k in (_ID, _LABEL)})
-    private.__dict__[_POLICY] = frozenset(allowed_users)
+    private.__dict__[_POLICY] = tuple(sorted(set(allowed_users)))
     return private
+
+
+def allow(tensor: torch.Tensor, user: str) -> bool:
+    """Tell whether ``user`` may send or get a local tensor's values. Raises Misuse for a pointer."""
+    _check_local(tensor)
+    policy = policy_of(tensor)
+    return policy is None or user in policy
+
+
+def _check_local(tensor: torch.Tensor) -> None:
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise Misuse(
+            f"who may have the values of a {type(tensor).__name__} cannot be said here",
+            mend="Make a local tensor private before you send it: x.private_tensor(allowed_users=[...]).send(bob).",
+        )
 
 
 def check_label(label: Label) -> Label:

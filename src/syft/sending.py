@@ -8,7 +8,7 @@ import torch
 
 from .annotations import id_of, label_of, policy_of
 from .crossing import Cross
-from .errors import Misuse
+from .errors import IdInUse, Misuse
 from .ids import new_id
 from .pointer import PointerTensor, become
 from .policy import permit_send
@@ -43,12 +43,13 @@ def send(
             mend="bob = sy.VirtualWorker(id='bob'); x.send(bob)",
         )
     if len(workers) > 1:
-        from .multipointer import MultiPointerTensor
+        from .multipointer import MultiPointerTensor, combine_pointers
 
-        return MultiPointerTensor.combine([
+        pointers = [
             send(tensor, w, user=user, requires_grad=requires_grad, garbage_collect_data=garbage_collect_data)
             for w in workers
-        ])
+        ]
+        return combine_pointers(*pointers) if requires_grad else MultiPointerTensor.of(pointers)
     worker = workers[0]
     if requires_grad:
         return Cross.apply(tensor, lambda value: place(value, worker, user), _bring)
@@ -76,7 +77,11 @@ def place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
         )
     policy, label = policy_of(tensor), label_of(tensor)
     permit_send(policy, user, "me")
-    pointer = worker.send(tensor.detach(), _object_id(tensor, id_of(tensor)), label=label, policy=policy)
+    value, own = tensor.detach(), _object_id(tensor, id_of(tensor))
+    try:
+        pointer = worker.send(value, own, label=label, policy=policy)
+    except IdInUse:  # a deep copy has the id of its original
+        pointer = worker.send(value, new_id(), label=label, policy=policy)
     pointer._tags, pointer._description = label
     return pointer
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import nn, sending
+from . import annotations, nn, sending
 from .errors import Misuse
 from .multipointer import MultiPointerTensor
 from .pointer import PointerTensor
@@ -48,6 +48,18 @@ def copy(thing: Any) -> Any:
 
 
 @singledispatch
+def tag(thing: Any, *tags: str) -> Any:
+    """Add tags to a tensor, by which ``search`` finds it once it is at a worker; returns it."""
+    _refuse(thing, "tag")
+
+
+@singledispatch
+def describe(thing: Any, description: str) -> Any:
+    """Describe a tensor in words, by which ``search`` finds it once it is at a worker; returns it."""
+    _refuse(thing, "describe")
+
+
+@singledispatch
 def location(thing: Any) -> Any:
     """Return the worker where it is, None if it is here: :func:`.nn.location_of`."""
     _refuse(thing, "location")
@@ -65,6 +77,14 @@ move.register(torch.nn.Module, nn.move_module)
 
 copy.register(PointerTensor, PointerTensor.copy)
 copy.register(torch.nn.Module, nn.copy_module)
+
+tag.register(torch.Tensor, annotations.tag)
+tag.register(PointerTensor, PointerTensor.tag)
+tag.register(MultiPointerTensor, MultiPointerTensor.tag)
+
+describe.register(torch.Tensor, annotations.describe)
+describe.register(PointerTensor, PointerTensor.describe)
+describe.register(MultiPointerTensor, MultiPointerTensor.describe)
 
 location.register(torch.nn.Module, nn.location_of)
 
