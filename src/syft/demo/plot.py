@@ -1,0 +1,83 @@
+"""The plot of a run: test accuracy by round, one column of a paper wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .training import Round
+
+# Colours of Okabe and Ito, which colour-blind people tell apart; line styles do the same in grey print.
+_FEDERATED, _POOLED, _ALONE = "#0072B2", "#000000", "#D55E00"
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 2.4,
+    "pdf.fonttype": 42,  # TrueType: text stays text
+}
+
+_LABEL_DISTANCE = 0.13  # of the axes' height, between the middles of two labels of a line each
+
+
+def save_plot(path: Path, rounds: Sequence[Round]) -> list[Path]:
+    """Write the plot to ``path``, a .png, and beside it as .pdf; return both paths."""
+    paths = [path, path.with_suffix(".pdf")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.5, 2.3), layout="constrained")
+        _draw(figure.subplots(), rounds)
+        figure.savefig(paths[0], dpi=300)
+        figure.savefig(paths[1], metadata={"CreationDate": None})
+    return paths
+
+
+def _draw(axes: Axes, rounds: Sequence[Round]) -> None:
+    x = [r.number for r in rounds]
+    alone = [[100 * a for a in r.alone] for r in rounds]
+    low, high = [min(a) for a in alone], [max(a) for a in alone]
+    curves = [
+        ("Pooled", _POOLED, (0, (1, 1)), [100 * r.pooled for r in rounds]),
+        ("Federated", _FEDERATED, "-", [100 * r.federated for r in rounds]),
+        ("One owner\nalone: mean\nand range", _ALONE, (0, (4, 1.5)), [sum(a) / len(a) for a in alone]),
+    ]
+    axes.fill_between(x, low, high, color=_ALONE, alpha=0.16, linewidth=0)
+    for _, colour, style, y in curves:
+        axes.plot(x, y, color=colour, linestyle=style, marker="o", clip_on=False)
+
+    axes.set(xlabel="Round", ylabel="Test accuracy (%)", xlim=(1, max(x[-1], 2)), ylim=(min(low) // 10 * 10, 100))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    _label_ends(axes, [(name, colour, y[-1]) for name, colour, _, y in curves])
+
+
+def _label_ends(axes: Axes, ends: list[tuple[str, str, float]]) -> None:
+    """Name each curve at its end, in its colour; names that would meet are pushed apart, downwards."""
+    bottom, top = axes.get_ylim()
+    ceiling = 1.0
+    for name, colour, y in sorted(ends, key=lambda end: -end[2]):
+        lines = name.count("\n")
+        height = min((y - bottom) / (top - bottom), ceiling)
+        axes.annotate(
+            name,
+            (1, height),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colour,
+            verticalalignment="center" if not lines else "top",
+        )
+        ceiling = height - _LABEL_DISTANCE
