@@ -11,15 +11,18 @@ from importlib import resources
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 from .errors import OperatorNotAllowed
 
 TABLE = "operators.txt"
 
-#: Results of these would be memory that nobody has written yet, with whatever it held before: zeroed.
-_UNINITIALISED = frozenset(
-    {"aten::empty.memory_format", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
-)  # fmt: skip
+#: These give memory that nobody has written yet, with whatever it held before. It is zeroed.
+_UNINITIALISED = frozenset({
+    "aten::empty.memory_format", "aten::empty_like", "aten::empty_permuted", "aten::empty_strided",
+    "aten::new_empty", "aten::new_empty_strided",
+})  # fmt: skip
+_GROWING = frozenset({"aten::resize_", "aten::resize_as_"})
 
 #: Arguments, by index, that may be a local tensor: torch's Python functions make them at the caller,
 #: and they hold positions, lengths or random numbers, not data.
@@ -54,7 +57,7 @@ class Operator:
         "reveals_shape",
     )  # fmt: skip
 
-    def __init__(self, name: str, overload: torch._ops.OpOverload) -> None:
+    def __init__(self, name: str, overload: OpOverload) -> None:
         schema = overload._schema
         index = {argument.name: i for i, argument in enumerate(schema.arguments)}
         writers = {
@@ -65,7 +68,7 @@ class Operator:
         }
         kinds = [str(returned.type) for returned in schema.returns]
         self.name = name
-        self.call: Callable[..., Any] = _zeroed(overload) if name in _UNINITIALISED else overload
+        self.call = _safe(name, overload)
         self.written = frozenset(writers.values())
         self.keywords = {i: argument.name for i, argument in enumerate(schema.arguments) if argument.kwarg_only}
         self.returned = tuple(
@@ -86,12 +89,21 @@ class Operator:
         return args[index] if name is None else kwargs[name]
 
 
-def _zeroed(overload: torch._ops.OpOverload) -> Callable[..., torch.Tensor]:
-    def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+def _safe(name: str, overload: OpOverload) -> Callable[..., Any]:
+    """Return what runs the operator without ever showing uninitialised memory."""
+
+    def zeroed(*args: Any, **kwargs: Any) -> torch.Tensor:
         fresh: torch.Tensor = overload(*args, **kwargs)
         return fresh.zero_()
 
-    return call
+    def grown(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        before = tensor.untyped_storage().nbytes()
+        overload(tensor, *args, **kwargs)
+        storage = tensor.untyped_storage()
+        torch.empty(0, dtype=torch.uint8).set_(storage)[before:].zero_()  # type: ignore[arg-type]
+        return tensor
+
+    return zeroed if name in _UNINITIALISED else grown if name in _GROWING else overload
 
 
 @cache

@@ -19,7 +19,15 @@ def full_name(op: OpInfo) -> str:
     return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name
 
 
-ENTRIES = {full_name(op): op for op in op_db if torch.float32 in op.supported_dtypes("cpu")}
+#: All entries with float32 samples that torch itself can run here; jiterator is for GPUs only.
+ENTRIES = {
+    full_name(op): op
+    for op in op_db
+    if torch.float32 in op.supported_dtypes("cpu") and not op.name.startswith("jiterator")
+}
+
+#: What these give is not determined: only shapes and dtypes are compared.
+UNDETERMINED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 
 
 def check(op: OpInfo, place: Place, bring: Bring) -> int:
@@ -33,8 +41,8 @@ def check(op: OpInfo, place: Place, bring: Bring) -> int:
         expected, expected_grads = _run(op, _mapped(sample, _fresh))
         actual, actual_grads = _run(op, _mapped(sample, lambda t: place(_fresh(t))))
         actual, actual_grads = tree_map(_bringing(bring), (actual, actual_grads))
-        if getattr(op, "skip_value_check", False):
-            expected = actual = None
+        if op.name in UNDETERMINED:
+            expected, actual = expected.new_zeros(expected.shape), actual.new_zeros(actual.shape)
         torch.testing.assert_close(actual, expected, equal_nan=True, check_stride=False)
         torch.testing.assert_close(actual_grads, expected_grads, equal_nan=True, check_stride=False)
         count += 1

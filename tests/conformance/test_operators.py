@@ -1,0 +1,72 @@
+"""Pointers do what tensors do, by torch's own operator database."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+import syft as sy
+from syft.operators import BY_NAME, allowed
+
+from .judge import ENTRIES, check
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own deprecated operators
+
+#: Entries on which pointers differ from local tensors, and why.
+EXCEPTIONS = {
+    "sparse.sampled_addmm": "torch aborts the process on a wrapper of the compressed sparse layouts",
+    "sparse.mm.reduce": "torch aborts the process on a wrapper of the compressed sparse layouts",
+    "nn.functional.linear_cross_entropy.chunked": "torch's Python writes into buffers that it makes at the caller",
+    "nn.functional.linear_cross_entropy.chunked_none": "torch's Python writes into buffers that it makes at the caller",
+    "as_strided.partial_views": "a sent tensor has no memory beyond its own elements",
+    "tensor_split": "torch reads split points given as a tensor from memory, at the caller; a list of them works",
+    "svd_lowrank": "torch's Python draws a random matrix at the caller",
+    "pca_lowrank": "torch's Python draws a random matrix at the caller",
+    "masked.mean": "torch's Python counts with a tensor of ones that it makes at the caller",
+    "masked.var": "torch's Python counts with a tensor of ones that it makes at the caller",
+    "masked.std": "torch's Python counts with a tensor of ones that it makes at the caller",
+}
+
+
+@pytest.fixture
+def workers():
+    made = [sy.VirtualWorker(id="bob"), sy.VirtualWorker(id="alice")]
+    yield made
+    for worker in made:
+        worker.shut()
+
+
+def _bring(value: torch.Tensor) -> torch.Tensor:
+    while isinstance(value, sy.PointerTensor):
+        value = value.get()
+    return value
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_one_link(name, workers):
+    bob, _ = workers
+    if name in EXCEPTIONS:
+        with pytest.raises((RuntimeError, ValueError)):
+            check(ENTRIES[name], lambda t: sy.send(t, bob), _bring)
+    else:
+        assert check(ENTRIES[name], lambda t: sy.send(t, bob), _bring) > 0
+
+
+CHAINED = random.Random(0).sample(sorted(set(ENTRIES) - set(EXCEPTIONS)), 100)
+
+
+@pytest.mark.parametrize("name", CHAINED)
+def test_two_links(name, workers):
+    bob, alice = workers
+    assert check(ENTRIES[name], lambda t: sy.send(sy.send(t, bob), alice), _bring) > 0
+
+
+def test_at_least_98_percent():
+    assert len(EXCEPTIONS) <= 0.02 * len(ENTRIES)
+
+
+def test_every_name_of_the_table_is_an_operator_of_torch():
+    for name in allowed():
+        assert BY_NAME[name].name == name
