@@ -7,40 +7,39 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from torch import nn
+from torch import nn, optim
 
 from syft import verbs
 from syft.nn import _known
 from syft.pointer import PointerTensor
 from syft.workers import VirtualWorker
 
-Make = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-O = torch.optim
+Make = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
 
 OPTIMIZERS: dict[str, Make] = {
-    "Adadelta": lambda p: O.Adadelta(p, lr=0.5),
-    "Adafactor": lambda p: O.Adafactor(p, lr=0.05),
-    "Adagrad": lambda p: O.Adagrad(p, lr=0.1, lr_decay=0.01, initial_accumulator_value=0.1),
-    "Adam": lambda p: O.Adam(p, lr=0.05),
-    "Adam amsgrad": lambda p: O.Adam(p, lr=0.05, amsgrad=True, weight_decay=0.01),
-    "Adam foreach": lambda p: O.Adam(p, lr=0.05, foreach=True),
-    "AdamW": lambda p: O.AdamW(p, lr=0.05),
-    "AdamW foreach": lambda p: O.AdamW(p, lr=0.05, foreach=True),
-    "Adamax": lambda p: O.Adamax(p, lr=0.05),
-    "ASGD": lambda p: O.ASGD(p, lr=0.05, t0=2),
-    "LBFGS": lambda p: O.LBFGS(p, lr=0.5, max_iter=3),
-    "LBFGS strong Wolfe": lambda p: O.LBFGS(p, lr=0.5, max_iter=3, line_search_fn="strong_wolfe"),
-    "Muon": lambda p: O.Muon([q for q in p if q.dim() == 2], lr=0.05),
-    "NAdam": lambda p: O.NAdam(p, lr=0.05),
-    "RAdam": lambda p: O.RAdam(p, lr=0.05),
-    "RMSprop": lambda p: O.RMSprop(p, lr=0.01, centered=True, momentum=0.5),
-    "RMSprop foreach": lambda p: O.RMSprop(p, lr=0.01, foreach=True),
-    "Rprop": lambda p: O.Rprop(p, lr=0.01),
-    "SGD": lambda p: O.SGD(p, lr=0.1),
-    "SGD momentum": lambda p: O.SGD(p, lr=0.1, momentum=0.9, dampening=0.1),
-    "SGD Nesterov": lambda p: O.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    "SGD momentum foreach": lambda p: O.SGD(p, lr=0.1, momentum=0.9, foreach=True),
-    "two groups": lambda p: O.SGD([{"params": [q], "lr": 0.1 * i} for i, q in enumerate(p)], momentum=0.9),
+    "Adadelta": lambda p: optim.Adadelta(p, lr=0.5),
+    "Adafactor": lambda p: optim.Adafactor(p, lr=0.05),
+    "Adagrad": lambda p: optim.Adagrad(p, lr=0.1, lr_decay=0.01, initial_accumulator_value=0.1),
+    "Adam": lambda p: optim.Adam(p, lr=0.05),
+    "Adam amsgrad": lambda p: optim.Adam(p, lr=0.05, amsgrad=True, weight_decay=0.01),
+    "Adam foreach": lambda p: optim.Adam(p, lr=0.05, foreach=True),
+    "AdamW": lambda p: optim.AdamW(p, lr=0.05),
+    "AdamW foreach": lambda p: optim.AdamW(p, lr=0.05, foreach=True),
+    "Adamax": lambda p: optim.Adamax(p, lr=0.05),
+    "ASGD": lambda p: optim.ASGD(p, lr=0.05, t0=2),
+    "LBFGS": lambda p: optim.LBFGS(p, lr=0.5, max_iter=3),
+    "LBFGS strong Wolfe": lambda p: optim.LBFGS(p, lr=0.5, max_iter=3, line_search_fn="strong_wolfe"),
+    "Muon": lambda p: optim.Muon([q for q in p if q.dim() == 2], lr=0.05),
+    "NAdam": lambda p: optim.NAdam(p, lr=0.05),
+    "RAdam": lambda p: optim.RAdam(p, lr=0.05),
+    "RMSprop": lambda p: optim.RMSprop(p, lr=0.01, centered=True, momentum=0.5),
+    "RMSprop foreach": lambda p: optim.RMSprop(p, lr=0.01, foreach=True),
+    "Rprop": lambda p: optim.Rprop(p, lr=0.01),
+    "SGD": lambda p: optim.SGD(p, lr=0.1),
+    "SGD momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.1),
+    "SGD Nesterov": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "SGD momentum foreach": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, foreach=True),
+    "two groups": lambda p: optim.SGD([{"params": [q], "lr": 0.1 * i} for i, q in enumerate(p)], momentum=0.9),
 }
 #: Where the model makes its steps: away and back, and by a move; None is here.
 JOURNEY = ("bob", None, "alice", "bob", "bob", None)
@@ -62,7 +61,7 @@ def the_data() -> tuple[torch.Tensor, torch.Tensor]:
     return x, x.sum(1, keepdim=True).sin()
 
 
-def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, worker: VirtualWorker | None) -> torch.Tensor:
+def one_step(model: nn.Module, optimizer: optim.Optimizer, worker: VirtualWorker | None) -> torch.Tensor:
     x, y = (t if worker is None else verbs.send(t, worker) for t in the_data())
 
     def closure() -> torch.Tensor:
@@ -100,7 +99,7 @@ def assert_same(one: object, other: object) -> None:
 
 def test_every_optimizer_of_torch_is_here() -> None:
     tested = {name.split()[0] for name in OPTIMIZERS} | {"SparseAdam"}
-    optimizers = {name for name in dir(O) if isinstance(getattr(O, name), type)} - {"Optimizer"}
+    optimizers = {name for name in dir(optim) if isinstance(getattr(optim, name), type)} - {"Optimizer"}
     assert optimizers <= tested
 
 
@@ -137,7 +136,7 @@ def test_a_model_that_changes_worker_between_steps(name: str, workers: dict[str,
 def test_the_state_is_where_its_parameter_is(workers: dict[str, VirtualWorker]) -> None:
     bob, alice = workers.values()
     model = the_model()
-    optimizer = O.Adam(model.parameters())
+    optimizer = optim.Adam(model.parameters())
     one_step(model, optimizer, None)
     for go_there, where in (
         (lambda: verbs.send(model, bob), bob),
@@ -157,7 +156,7 @@ def test_the_state_is_where_its_parameter_is(workers: dict[str, VirtualWorker]) 
 @pytest.mark.parametrize("first", ["bob", None])
 def test_state_that_is_loaded_goes_where_its_parameter_is(first: str | None, workers: dict[str, VirtualWorker]) -> None:
     here, there = the_model(), the_model()
-    local, remote = O.Adam(here.parameters()), O.Adam(there.parameters())
+    local, remote = optim.Adam(here.parameters()), optim.Adam(there.parameters())
     one_step(here, local, None)
     one_step(here, local, None)
     verbs.send(there, workers["bob"])
@@ -175,7 +174,7 @@ def test_state_that_is_loaded_goes_where_its_parameter_is(first: str | None, wor
 def test_state_of_a_chain_is_put_at_its_far_end(workers: dict[str, VirtualWorker]) -> None:
     bob, alice = workers.values()
     here, there = the_model(), the_model()
-    local, remote = O.Adagrad(here.parameters()), O.Adagrad(there.parameters())
+    local, remote = optim.Adagrad(here.parameters()), optim.Adagrad(there.parameters())
     verbs.send(verbs.send(there, bob), alice)
     x, y = (verbs.send(verbs.send(t, bob), alice) for t in the_data())
     nn.functional.mse_loss(there(x), y).backward()
@@ -192,7 +191,7 @@ def test_sparse_gradients_with_sparse_adam(workers: dict[str, VirtualWorker]) ->
     for journey in ((None,) * 6, JOURNEY):
         torch.manual_seed(0)
         model = nn.Embedding(6, 3, sparse=True)
-        optimizer = O.SparseAdam(model.parameters(), lr=0.1)
+        optimizer = optim.SparseAdam(model.parameters(), lr=0.1)
         at = None
         for place in journey:
             if place != at:
@@ -208,8 +207,11 @@ def test_sparse_gradients_with_sparse_adam(workers: dict[str, VirtualWorker]) ->
 
 def test_a_scheduler(workers: dict[str, VirtualWorker]) -> None:
     here, there = the_model(), the_model()
-    local, remote = O.SGD(here.parameters(), lr=0.1, momentum=0.9), O.SGD(there.parameters(), lr=0.1, momentum=0.9)
-    plans = [O.lr_scheduler.OneCycleLR(o, max_lr=0.3, total_steps=6) for o in (local, remote)]
+    local, remote = (
+        optim.SGD(here.parameters(), lr=0.1, momentum=0.9),
+        optim.SGD(there.parameters(), lr=0.1, momentum=0.9),
+    )
+    plans = [optim.lr_scheduler.OneCycleLR(o, max_lr=0.3, total_steps=6) for o in (local, remote)]
     verbs.send(there, workers["bob"])
     for _ in range(4):
         one_step(here, local, None)
@@ -222,7 +224,7 @@ def test_a_scheduler(workers: dict[str, VirtualWorker]) -> None:
 
 def test_optimizers_are_not_kept_alive() -> None:
     model = the_model()
-    optimizer = O.SGD(model.parameters())
+    optimizer = optim.SGD(model.parameters())
     one_step(model, optimizer, None)
     assert optimizer in _known
     before = len(_known)
@@ -232,7 +234,7 @@ def test_optimizers_are_not_kept_alive() -> None:
 
 def test_an_error_half_way_leaves_the_state_as_it_was(workers: dict[str, VirtualWorker]) -> None:
     model = the_model()
-    optimizer = O.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     one_step(model, optimizer, None)
     before = copy.deepcopy(optimizer.state_dict())
     mallory = VirtualWorker(id="mallory")

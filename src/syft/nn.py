@@ -203,7 +203,7 @@ def _exchange(tensor: torch.Tensor, other: torch.Tensor) -> None:
     """
     tensor.__class__, other.__class__ = other.__class__, tensor.__class__
     tensor.__dict__, other.__dict__ = other.__dict__, tensor.__dict__
-    torch._C._swap_tensor_impl(tensor, other)  # type: ignore[attr-defined]
+    torch._C._swap_tensor_impl(tensor, other)
     # Hooks are noted on the Python object and registered with what it was: register them anew.
     if tensor._backward_hooks is not None:
         tensor._backward_hooks = tensor._backward_hooks
@@ -211,7 +211,7 @@ def _exchange(tensor: torch.Tensor, other: torch.Tensor) -> None:
         tensor._post_accumulate_grad_hooks = tensor._post_accumulate_grad_hooks
     if other.is_leaf and other.requires_grad and other._use_count() > 1:  # type: ignore[attr-defined]
         other.grad = None
-        other.register_post_accumulate_grad_hook(partial(_pass_on_gradient, tensor))
+        other.register_post_accumulate_grad_hook(partial(_pass_on_gradient, tensor))  # type: ignore[no-untyped-call]
 
 
 def _pass_on_gradient(parameter: torch.Tensor, old: torch.Tensor) -> None:
@@ -266,6 +266,12 @@ def _put_state_right(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Before a step: put state that was loaded, or made elsewhere, where its parameter is."""
     _known.add(optimizer)
     for parameter, state in optimizer.state.items():
+        if type(parameter) is not PointerTensor:
+            for value in state.values():
+                if type(value) is not torch.Tensor:
+                    break
+            else:  # all is here: the step of a model that never went anywhere pays for this loop only
+                continue
         if any(_is_apart(parameter, value) for value in _leaves(state)):
             optimizer.state[parameter] = _mapped(state, partial(_beside, parameter))
 
@@ -319,9 +325,9 @@ def _zero_state(layer: RNNBase | RNNCellBase, input: Any, values: torch.Tensor) 
         leading, sizes = input.shape[:-1], [layer.hidden_size] * (2 if isinstance(layer, torch.nn.LSTMCell) else 1)
     else:
         if isinstance(input, PackedSequence):
-            batch = (int(input.batch_sizes[0]),)
+            batch = [int(input.batch_sizes[0])]
         else:
-            batch = () if input.dim() == 2 else (input.shape[0 if layer.batch_first else 1],)
+            batch = [] if input.dim() == 2 else [input.shape[0 if layer.batch_first else 1]]
         leading = (layer.num_layers * (2 if layer.bidirectional else 1), *batch)
         sizes = [layer.proj_size or layer.hidden_size]
         if isinstance(layer, torch.nn.LSTM):
