@@ -1,0 +1,365 @@
+"""MultiPointerTensor: one tensor at several workers, each with values of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn, cast
+
+import torch
+from torch._ops import OpOverload
+
+from .dispatch import read, with_constants_sent
+from .errors import Misuse, NotCollocated
+from .pointer import PointerTensor
+
+
+class MultiPointerTensor(torch.Tensor):
+    """Pointers to tensors at several workers, as one tensor: every operator runs at all of them.
+
+    All have one shape, dtype and memory order, as a tensor has; numbers and 0-dim constants go to
+    every worker. Autograd records here, and gradients are MultiPointerTensors. For data of different
+    sizes at different workers see :mod:`syft.fl`.
+    """
+
+    _pointers: tuple[PointerTensor, ...]
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, pointers: Sequence[torch.Tensor]) -> MultiPointerTensor:
+        """Make one leaf of pointers that nobody else uses; their gradients become its own.
+
+        Raises:
+            Misuse: as :func:`combine_pointers`.
+        """
+        _check(pointers)
+        whole = cls._wrap([_bare(p) for p in pointers])
+        grads = [p.grad for p in pointers if p.is_leaf and p.grad is not None]
+        if len(grads) == len(pointers):
+            whole.grad = cls.of(grads)
+        return whole.requires_grad_(any(p.requires_grad for p in pointers))
+
+    @classmethod
+    def _wrap(cls, pointers: Sequence[torch.Tensor]) -> MultiPointerTensor:
+        first = pointers[0]
+        whole: Any = torch.Tensor._make_wrapper_subclass(
+            cls, first.shape, first.stride(), first.storage_offset(), dtype=first.dtype, device=first.device
+        )
+        whole._pointers = tuple(cast(Sequence[PointerTensor], pointers))
+        return cast(MultiPointerTensor, whole)
+
+    # ---- who and where ----
+
+    @property
+    def child(self) -> dict[str, PointerTensor]:
+        """The single pointers, outside the graph, by the name of their worker."""
+        return {p.location.id: p for p in self._pointers}
+
+    @property
+    def locations(self) -> list[Any]:
+        """The workers, in order; ``location`` is the same."""
+        return [p.location for p in self._pointers]
+
+    location = locations
+
+    @property
+    def owner(self) -> Any:
+        """The worker that holds the pointers; ``me`` for this process."""
+        return self._pointers[0].owner
+
+    def tag(self, *tags: str) -> MultiPointerTensor:
+        """Add tags to every object."""
+        for pointer in self._pointers:
+            pointer.tag(*tags)
+        return self
+
+    def describe(self, description: str) -> MultiPointerTensor:
+        """Describe every object in words."""
+        for pointer in self._pointers:
+            pointer.describe(description)
+        return self
+
+    # ---- coming home ----
+
+    def get(
+        self, sum_results: bool = False, *, user: str = "", reason: str = "", requires_grad: bool = False
+    ) -> list[torch.Tensor] | torch.Tensor:
+        """Bring all objects home: a list in the order of the workers, or their sum.
+
+        Gradients come along in the list. ``requires_grad``, ``user``, ``reason`` and errors: as
+        :meth:`PointerTensor.get`.
+        """
+        values: list[torch.Tensor]
+        if requires_grad:
+            values = [p.get(user=user, reason=reason, requires_grad=True) for p in _Split.apply(self)]
+        else:
+            values = [take_for(self, p, user, reason) for p in self._pointers]
+        if sum_results:
+            return torch.stack(values).sum(0)
+        if not requires_grad:
+            self._give_back_grads(values, user, reason)
+        return values
+
+    def virtual_get(self, sum_results: bool = False) -> list[torch.Tensor] | torch.Tensor:
+        """As :meth:`get`, of copies: the objects stay where they are."""
+        values = [read(p) for p in self._pointers]
+        return torch.stack(values).sum(0) if sum_results else values
+
+    def _give_back_grads(self, values: list[torch.Tensor], user: str, reason: str) -> None:
+        grad = self.grad if self.is_leaf or self.retains_grad else None
+        grads = [None] * len(values) if grad is None else cast(Any, grad).get(user=user, reason=reason)
+        for value, own in zip(values, grads, strict=True):
+            value.grad = own
+            value.requires_grad_(self.requires_grad)
+
+    def copy(self) -> MultiPointerTensor:
+        """Return pointers to copies of the objects, at the same workers, outside the graph."""
+        return cast(MultiPointerTensor, self.detach().clone().requires_grad_(self.requires_grad))
+
+    def get_(self, **options: Any) -> NoReturn:
+        raise _several_values()
+
+    def move(self, worker: Any, **options: Any) -> NoReturn:
+        raise Misuse(
+            "the objects of a MultiPointerTensor cannot all move to one worker",
+            mend="Move single ones: x.child['bob'].move(alice).",
+        )
+
+    move_ = move
+
+    # ---- operators ----
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not {cls, PointerTensor}.issuperset(types):
+            return NotImplemented
+        kwargs = kwargs or {}
+        wholes = [t for t in _tensors((args, kwargs)) if isinstance(t, cls)]
+        locations = wholes[0].locations
+        _check_same_places(locations, (args, kwargs))
+        if func is torch.ops.aten.copy_.default and not isinstance(args[0], cls):
+            raise _several_values()
+        try:
+            results = [func(*_at(place, args), **_at(place, kwargs)) for place in locations]
+        except NotCollocated as apart:
+            return func(*with_constants_sent(func.name(), args, Everywhere(locations), apart), **kwargs)
+        return _join(results, {id(p): whole for whole in wholes for p in whole._pointers})
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The same objects, outside the graph."""
+        return self.detach()
+
+    @data.setter  # type: ignore[override]
+    def data(self, source: MultiPointerTensor) -> None:
+        _take_metadata(self, source)
+        self._pointers = source._pointers
+
+    # ---- what torch reads from memory ----
+
+    def tolist(self) -> NoReturn:
+        raise _several_values()
+
+    def numpy(self, *, force: bool = False) -> NoReturn:
+        raise _several_values()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        raise _several_values()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        lines = [f"\t-> {repr(p).removeprefix('(Wrapper)>')}" for p in self._pointers]
+        return "\n".join(["(Wrapper)>[MultiPointerTensor]", *lines])
+
+    __str__ = __repr__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MultiPointerTensor:
+        if not self.is_leaf:
+            raise Misuse("only pointers that are leaves of the graph can be deep-copied", mend="Use x.detach() first.")
+        twin = self.copy()
+        twin.__dict__.update({k: v for k, v in self.__dict__.items() if k == "_is_param"})
+        memo[id(self)] = twin
+        if self.grad is not None:
+            twin.grad = cast(MultiPointerTensor, self.grad).copy()
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise Misuse("pointers cannot be pickled: they hold no data", mend="Get the values first: x.get().")
+
+
+def combine_pointers(*pointers: torch.Tensor) -> MultiPointerTensor:
+    """Make one MultiPointerTensor of pointers to different workers.
+
+    Gradients of the result flow back to the pointers, and it keeps its own.
+
+    Raises:
+        Misuse: they are not pointers, two are at one worker, or they differ in shape, dtype or
+            memory order.
+    """
+    _check(pointers)
+    if not any(p.requires_grad for p in pointers):
+        return MultiPointerTensor._wrap(pointers)
+    whole: MultiPointerTensor = _Combine.apply(*pointers)
+    if whole.requires_grad:  # not so under no_grad
+        whole.retain_grad()
+    return whole
+
+
+def take_for(holder: torch.Tensor, pointer: PointerTensor, user: str, reason: str) -> torch.Tensor:
+    """Take the object of a pointer that is part of ``holder``.
+
+    While an autograd graph has ``holder``, the object lives on, hidden, for that graph.
+    """
+    if holder._use_count() == 1:  # type: ignore[attr-defined]
+        return pointer.take(user, reason)
+    pointer._check_not_left()
+    value = _bare(pointer, alias=True).take(user, reason)
+    pointer._fate = "was taken home by get()"
+    return value
+
+
+def _bare(pointer: Any, alias: bool = False) -> PointerTensor:
+    """The pointer outside the graph: itself where it is in none, unless an alias is asked for."""
+    if not (alias or pointer.requires_grad):
+        return cast(PointerTensor, pointer)
+    bare = cast(PointerTensor, pointer.detach())
+    bare._tags, bare._description = pointer._tags, pointer._description
+    return bare
+
+
+class _Combine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *pointers: torch.Tensor) -> torch.Tensor:
+        return MultiPointerTensor._wrap([_bare(p) for p in pointers])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _Split.apply(gradients[0])
+
+
+class _Split(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, whole: MultiPointerTensor) -> tuple[torch.Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.pointers = [p.detach() for p in whole._pointers]
+        return tuple(p.detach() for p in whole._pointers)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _Combine.apply(
+            *(torch.zeros_like(p) if g is None else g for p, g in zip(ctx.pointers, gradients, strict=True))
+        )
+
+
+class Everywhere:
+    """Several workers as one place to send to."""
+
+    def __init__(self, locations: list[Any]) -> None:
+        self._locations = locations
+
+    def send(self, value: torch.Tensor) -> MultiPointerTensor:
+        return MultiPointerTensor._wrap([location.send(value) for location in self._locations])
+
+
+def _check(pointers: Sequence[torch.Tensor]) -> None:
+    if not pointers or not all(isinstance(p, PointerTensor) for p in pointers):
+        raise Misuse(
+            f"only pointers can be combined, not {', '.join(type(p).__name__ for p in pointers) or 'nothing'}",
+            mend="sy.combine_pointers(x.send(bob), y.send(alice))",
+        )
+    places = [cast(PointerTensor, p).location.id for p in pointers]
+    if len(set(places)) < len(places):
+        raise Misuse(
+            f"pointers that are combined are at different workers; these are at {', '.join(places)}",
+            mend="To join tensors at one worker use torch.stack or torch.cat.",
+        )
+    _check_alike(pointers)
+
+
+def _check_alike(pointers: Sequence[torch.Tensor]) -> None:
+    if any(p.layout is not torch.strided for p in pointers):
+        raise Misuse("sparse tensors cannot be combined", mend="Use x.to_dense() at each worker first.")
+    first = pointers[0]
+    for other in pointers:
+        if (first.shape, first.dtype) != (other.shape, other.dtype):
+            raise Misuse(
+                "the tensors at the workers differ, and a MultiPointerTensor has one shape and dtype: "
+                f"{list(first.shape)} of {first.dtype}, {list(other.shape)} of {other.dtype}",
+                mend="Keep them as single pointers; for data of different sizes there is sy.FederatedDataset.",
+            )
+        if first.stride() != other.stride():
+            raise Misuse(
+                f"the tensors at the workers differ in memory order: strides {first.stride()} and {other.stride()}",
+                mend="Combine x.contiguous() of each.",
+            )
+
+
+def _check_same_places(locations: list[Any], operands: Any) -> None:
+    for operand in _tensors(operands):
+        if not isinstance(operand, (PointerTensor, MultiPointerTensor)):
+            continue
+        others = operand.locations if isinstance(operand, MultiPointerTensor) else [operand.location]
+        if len(others) != len(locations) or any(place not in locations for place in others):
+            here, there = (", ".join(place.id for place in places) for places in (locations, others))
+            raise NotCollocated(
+                f"the operands are not in the same places: one is at {here}, another at {there}",
+                mend="Send copies to all of the workers, or use the single pointers in x.child.",
+            )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _at(place: Any, value: Any) -> Any:
+    """Put the pointer to ``place`` in the place of each MultiPointerTensor."""
+    if isinstance(value, MultiPointerTensor):
+        return next(p for p in value._pointers if p.location is place)
+    if isinstance(value, (list, tuple)):
+        return [_at(place, item) for item in value]
+    if isinstance(value, dict):
+        return {key: _at(place, item) for key, item in value.items()}
+    return value
+
+
+def _join(results: Sequence[Any], known: dict[int, MultiPointerTensor]) -> Any:
+    """Make one result of those of all workers; what was written in place is the operand itself."""
+    first = results[0]
+    if isinstance(first, PointerTensor):
+        whole = known.get(id(first))
+        if whole is None:
+            _check_alike(results)
+            return MultiPointerTensor._wrap(results)
+        if (whole.shape, whole.stride()) != (first.shape, first.stride()):
+            _take_metadata(whole, MultiPointerTensor._wrap(whole._pointers))
+        return whole
+    if isinstance(first, (list, tuple)):
+        joined: Iterable[Any] = (_join(each, known) for each in zip(*results, strict=True))
+        return list(joined) if isinstance(first, list) else tuple(joined)
+    if all(result == first for result in results):
+        return first
+    raise _several_values()
+
+
+def _take_metadata(target: MultiPointerTensor, source: MultiPointerTensor) -> None:
+    torch._C.TensorBase.data.__set__(target, source)  # type: ignore[attr-defined]
+
+
+def _several_values() -> Misuse:
+    return Misuse(
+        "a MultiPointerTensor has a value at each worker, and one value is asked for",
+        mend="Use x.get() or x.virtual_get(), which give a list, or sum_results=True.",
+    )
+
+
+PointerTensor.combine: Callable[..., MultiPointerTensor] = combine_pointers  # type: ignore[attr-defined,misc]
