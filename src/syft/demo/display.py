@@ -68,9 +68,12 @@ class Display:
             table.add_row(f"owner-{i}", *cells, str(len(share)))
         self._console.print(table, "", sep="\n")
 
-    def refusal(self, text: str) -> None:
-        """Show what a worker said to a caller who asked for a single update."""
-        self._console.print(f"[bold]One update, asked for by the caller:[/] {text.splitlines()[0]}\n")
+    def refusals(self, texts: Sequence[str]) -> None:
+        """Show what workers said to a caller who asked for single updates."""
+        self._console.print("[bold]The caller asks for a single update, at an owner and at the aggregator:")
+        for text in texts:
+            self._console.print(f"  {text.splitlines()[0]}", soft_wrap=True)
+        self._console.print()
 
     def round(self, r: Round) -> None:
         """Add the line of a round."""
@@ -89,7 +92,7 @@ class Display:
     def summary(self, rounds: Sequence[Round], federation: Federation, seconds: float) -> None:
         """Show the table in which the federation is compared."""
         last = rounds[-1]
-        table = Table(title=f"After {last.number} rounds, on {TEST_IMAGES:,} test images", title_justify="left")
+        table = Table(title=f"After round {last.number}, on {TEST_IMAGES:,} test images", title_justify="left")
         table.add_column("training")
         table.add_column("accuracy", justify="right")
         table.add_column("what leaves an owner")

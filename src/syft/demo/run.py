@@ -28,7 +28,7 @@ def run(settings: Settings, out: Path, console: Console) -> bool:
                 for result in experiment.rounds(display.tick):
                     rounds.append(result)
                     if result.number == 1:
-                        display.refusal(experiment.federation.refusals[0])
+                        display.refusals(experiment.federation.refusals[:2])
                     display.round(result)
         except KeyboardInterrupt:
             stopped = True

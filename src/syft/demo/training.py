@@ -112,7 +112,7 @@ class Federation:
 
     Attributes:
         traffic: what has crossed between the workers and the caller.
-        refusals: what workers said when the caller asked for a single update, in its own name.
+        refusals: what workers said when the caller asked for each single update, in its own name.
     """
 
     def __init__(self, shares: Sequence[Digits], settings: Settings) -> None:
@@ -137,9 +137,9 @@ class Federation:
             tick(f"{owner.id} trains")
             update = send_module(copy.deepcopy(model), owner)
             loss = party.train(update)
-            if len(self.refusals) < len(self._owners):
-                self.refusals.append(refusal(update))
+            self.refusals.append(refusal(update))
             updates.append(move_module(update, self._aggregator, user=AGGREGATOR))
+            self.refusals.append(refusal(update))
             losses.append(loss.move(self._aggregator, user=AGGREGATOR))  # type: ignore[attr-defined]
         tick("the aggregator averages")
         loss = sum(weight * loss for weight, loss in zip(self._weights, losses, strict=True))
