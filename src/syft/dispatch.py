@@ -168,8 +168,11 @@ def with_constants_sent(name: str, args: tuple[Any, ...], place: Place, apart: N
             ):
                 holder[key] = place.send(holder[key])
                 found = True
-    if not found:
-        raise apart
+    try:
+        if not found:
+            raise apart
+    finally:
+        del apart  # or this frame and the error would hold each other, and all operands with them
     return sent
 
 

@@ -60,8 +60,8 @@ class Store:
             self._policies[id] = policy
 
     def check_free(self, id: int) -> None:
-        """Raise IdInUse if there is an object of that id."""
-        if id in self.objects:
+        """Raise IdInUse if there is an object of that id, or if owners of one that was taken have yet to let go."""
+        if id in self.objects or id in self._further_owners:
             raise IdInUse(f"the id {id} is already in use", where=self.where, mend="Name objects with new ids.")
 
     def find(self, id: int) -> torch.Tensor:
@@ -103,10 +103,10 @@ class Store:
         """Forget every object."""
         for id in list(self.objects):
             self._end(id, "the worker was cleared")
+        self._further_owners.clear()
 
     def _end(self, id: int, fate: str) -> None:
         self._forget(id)
-        self._further_owners.pop(id, None)
         self._fates[id] = fate
         if len(self._fates) > limits.MAX_FATES:
             self._fates.popitem(last=False)
