@@ -252,6 +252,19 @@ def test_losses(name: str, bob: VirtualWorker) -> None:
     torch.testing.assert_close(there.weight.grad, here.weight.grad)
 
 
+def test_transformers_with_masks(bob: VirtualWorker) -> None:
+    here = nn.Transformer(8, 2, 1, 1, 16, batch_first=True, dropout=0.0)
+    there = send_module(copy_module(here), bob)
+    s, t, mask = floats(2, 5, 8)(), floats(2, 4, 8)(), nn.Transformer.generate_square_subsequent_mask(4)
+    result = there(verbs.send(s, bob), verbs.send(t, bob), tgt_mask=verbs.send(mask, bob))
+    torch.testing.assert_close(result.detach().get(), here(s, t, tgt_mask=mask).detach(), atol=1e-6, rtol=1e-5)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    result = there(verbs.send(s, bob), verbs.send(t, bob), src_key_padding_mask=verbs.send(padding, bob))
+    expected = here(s, t, src_key_padding_mask=padding)
+    torch.testing.assert_close(result.detach().get(), expected.detach(), atol=1e-6, rtol=1e-5)
+    assert not any(layer._forward_pre_hooks for layer in get_module(there).modules())
+
+
 # ---- in place ----
 
 
@@ -339,6 +352,15 @@ def test_a_module_without_tensors(bob: VirtualWorker) -> None:
     model = nn.ReLU()
     assert location_of(send_module(model, bob)) is None
     assert get_module(model) is model
+
+
+def test_sent_in_inference_mode_it_can_still_be_trained(bob: VirtualWorker) -> None:
+    model = nn.Linear(2, 2)
+    with torch.inference_mode():
+        send_module(model, bob)
+        get_module(model)
+    model(torch.ones(1, 2)).sum().backward()
+    assert torch.equal(model.weight.grad, torch.ones(2, 2))
 
 
 def test_weak_references_go_on(bob: VirtualWorker) -> None:

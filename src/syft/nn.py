@@ -135,6 +135,7 @@ def _give_copy(pointer: PointerTensor, worker: BaseWorker, user: str) -> Pointer
 # ---- all or nothing ----
 
 
+@torch.inference_mode(False)  # parameters made in it could never be trained
 def _transfer(module: torch.nn.Module, tensors: Iterable[torch.Tensor], carry: Carry, fate: str = "") -> None:
     """Put in the place of each tensor, its gradient and its optimizers' state what ``carry`` makes of them.
 
@@ -161,7 +162,7 @@ def _transfer(module: torch.nn.Module, tensors: Iterable[torch.Tensor], carry: C
         _exchange(tensor, counterpart)
     for optimizer, parameter, state in states:
         optimizer.state[parameter] = state
-    _attend_to_recurrent(module)
+    _assist_layers(module)
 
 
 def _counterpart(tensor: torch.Tensor, carry: Carry) -> torch.Tensor:
@@ -287,26 +288,38 @@ def _leaves(state: Any) -> Iterator[torch.Tensor]:
 register_optimizer_step_pre_hook(_put_state_right)
 
 
-# ---- recurrent layers ----
+# ---- layers that make tensors for themselves, here ----
 
-_HOOK = "_syft_initial_state"
+_HOOK = "_syft_forward_hook"
 
 
-def _attend_to_recurrent(module: torch.nn.Module) -> None:
-    """Have recurrent layers that are away begin with zeros beside their input: torch makes them here."""
+def _assist_layers(module: torch.nn.Module) -> None:
+    """While they are away, give layers what they would else make here, beside no pointer."""
     for layer in module.modules():
-        if isinstance(layer, (RNNBase, RNNCellBase)):
-            is_away = any(isinstance(weight, PointerTensor) for weight in layer.parameters())
-            handle = layer.__dict__.pop(_HOOK, None)
-            if handle is not None:
-                handle.remove()
-            if is_away:
-                layer.__dict__[_HOOK] = layer.register_forward_pre_hook(_give_initial_state, with_kwargs=True)
+        hook = next((hook for kinds, hook in _FORWARD_HOOKS if isinstance(layer, kinds)), None)
+        if hook is None:
+            continue
+        handle = layer.__dict__.pop(_HOOK, None)
+        if handle is not None:
+            handle.remove()
+        if any(isinstance(weight, PointerTensor) for weight in layer.parameters()):
+            layer.__dict__[_HOOK] = layer.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _say_not_causal(
+    layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Keep transformers from comparing their mask with one that they make; the mask holds either way."""
+    hint, position = ("is_causal", 3) if isinstance(layer, torch.nn.TransformerEncoder) else ("tgt_is_causal", 6)
+    if len(args) <= position and kwargs.get(hint) is None:
+        kwargs = kwargs | {hint: False}
+    return args, kwargs
 
 
 def _give_initial_state(
     layer: RNNBase | RNNCellBase, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Have recurrent layers begin with zeros that are beside their input."""
     given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
     input = given.get("input")
     values = input.data if isinstance(input, PackedSequence) else input
@@ -334,3 +347,9 @@ def _zero_state(layer: RNNBase | RNNCellBase, input: Any, values: torch.Tensor) 
             sizes.append(layer.hidden_size)
     states = tuple(values.new_zeros(*leading, size) for size in sizes)
     return states if len(states) == 2 else states[0]
+
+
+_FORWARD_HOOKS: tuple[tuple[tuple[type[torch.nn.Module], ...], Callable[..., Any]], ...] = (
+    ((RNNBase, RNNCellBase), _give_initial_state),
+    ((torch.nn.TransformerEncoder, torch.nn.TransformerDecoder), _say_not_causal),
+)

@@ -58,7 +58,7 @@ def send(
         pointer.grad = send(tensor.grad, worker, user=user)
     if not garbage_collect_data:
         pointer.gc = False
-    return pointer.requires_grad_(tensor.requires_grad)
+    return pointer.requires_grad_() if tensor.requires_grad else pointer
 
 
 def send_(tensor: torch.Tensor, *workers: BaseWorker, **options: Any) -> torch.Tensor:
