@@ -37,7 +37,8 @@ class MultiPointerTensor(torch.Tensor):
         grads = [p.grad for p in pointers if p.is_leaf and p.grad is not None]
         if len(grads) == len(pointers):
             whole.grad = cls.of(grads)
-        return whole.requires_grad_(any(p.requires_grad for p in pointers))
+        whole.requires_grad_(any(p.requires_grad for p in pointers))
+        return whole
 
     @classmethod
     def _wrap(cls, pointers: Sequence[torch.Tensor]) -> MultiPointerTensor:

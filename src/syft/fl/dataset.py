@@ -52,8 +52,9 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def slice(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return copies of the items from ``start`` to before ``stop``, as one batch."""
+        length = stop - start
         return self._transformed(
-            torch.slice_copy(self.data, 0, start, stop), torch.slice_copy(self.targets, 0, start, stop)
+            torch.narrow_copy(self.data, 0, start, length), torch.narrow_copy(self.targets, 0, start, length)
         )
 
     def select(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

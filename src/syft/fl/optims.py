@@ -47,6 +47,7 @@ def _twin(optim: Optimizer) -> Optimizer:
     twin: Any = object.__new__(type(optim))
     memo: dict[int, Any] = {id(p): p for group in optim.param_groups for p in group["params"]}
     memo[id(optim)] = twin
-    settings = {name: value for name, value in vars(optim).items() if name != "state"}
+    own = {"state", "step"}  # a scheduler puts a step of its own on the optimizer it drives
+    settings = {name: value for name, value in vars(optim).items() if name not in own}
     twin.__dict__.update(copy.deepcopy(settings, memo), state=defaultdict(dict))
     return twin  # type: ignore[no-any-return]
