@@ -84,7 +84,8 @@ def wrap(cls: type[P], handle: Handle, meta: Any) -> P:
     return pointer
 
 
-_PLAIN: dict[OpOverload, str] = {}
+#: Operators met so far that give one fresh tensor or write to their first argument.
+_COMMON: dict[OpOverload, Operator] = {}
 
 
 def dispatch(
@@ -95,8 +96,8 @@ def dispatch(
     kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Run ``func`` where its pointers point: the ``__torch_dispatch__`` of PointerTensor."""
-    name = _PLAIN.get(func)
-    if name is None or len(types) != 1:
+    operator = _COMMON.get(func)
+    if operator is None or len(types) != 1 or (operator.in_place and type(args[0]) is not cls):
         return _dispatch_uncommon(cls, func, types, args, kwargs or {})
     first = args[0]._handle if type(args[0]) is cls else _first_handle(cls, (args, kwargs))
     location = first.location
@@ -105,9 +106,12 @@ def dispatch(
         sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
     except NotCollocated as apart:
         beside = _Beside(next(a for a in _flat((args, kwargs)) if type(a) is cls))
-        return func(*with_constants_sent(name, args, beside, apart), **kwargs or {})
+        return func(*with_constants_sent(operator.name, args, beside, apart), **kwargs or {})
+    if operator.in_place:
+        location.request(Run(operator.name, sent, sent_by_name, ()))
+        return args[0]
     handle = Handle(new_id(), location, first.owner)
-    answer = location.request(Run(name, sent, sent_by_name, (handle.id,)))
+    answer = location.request(Run(operator.name, sent, sent_by_name, (handle.id,)))
     return wrap(cls, handle, answer.outputs[0])
 
 
@@ -231,7 +235,7 @@ _CUSTOM = torch._C.DispatchKey.CompositeExplicitAutograd  # where torch.library.
 def _dispatch_uncommon(
     cls: type[Any], func: OpOverload, types: Sequence[type], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    if any(kind is not cls for kind in types):
+    if len(types) != 1 or types[0] is not cls:
         return NotImplemented
     rule = _RULES.get(func)
     if rule is not None:
@@ -247,8 +251,8 @@ def _dispatch_uncommon(
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key.name):
             return func._op_dk(key, *args, **kwargs)  # made of other operators: those come here in turn
         raise
-    if operator.plain:
-        _PLAIN[func] = operator.name
+    if rule is None and (operator.plain or operator.in_place) and func not in _COMMON:
+        _COMMON[func] = operator
         return dispatch(cls, func, types, args, kwargs)
     if operator.changes_view:
         return _change_view(cls, operator, args, kwargs)

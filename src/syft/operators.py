@@ -41,7 +41,8 @@ class Operator:
     Attributes:
         name: as on the wire, ``aten::add.Tensor``.
         call: runs it on tensors.
-        plain: it gives exactly one fresh tensor (the common case).
+        plain: it gives exactly one fresh tensor (the most common case).
+        in_place: it writes to its first argument, and only that, and gives it back.
         returned: for each thing it returns, the index of the argument that it is (an operator in
             place, ``out=``), or None where it is fresh.
         written: indices of the arguments it writes to.
@@ -53,7 +54,7 @@ class Operator:
     """
 
     __slots__ = (
-        "name", "call", "plain", "returned", "written", "keywords", "gives_list", "gives_value", "changes_view",
+        "name", "call", "plain", "in_place", "returned", "written", "keywords", "gives_list", "gives_value", "changes_view",
         "reveals_shape",
     )  # fmt: skip
 
@@ -81,6 +82,7 @@ class Operator:
         self.gives_value = any(kind not in ("Tensor", "Optional[Tensor]", "List[Tensor]") for kind in kinds)
         self.plain = kinds == ["Tensor"] and self.returned == (None,) and not self.written
         self.changes_view = torch.Tag.inplace_view in overload.tags
+        self.in_place = kinds == ["Tensor"] and self.returned == (0,) and not self.changes_view
         self.reveals_shape = torch.Tag.dynamic_output_shape in overload.tags
 
     def argument(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import torch
 from msgspec.structs import replace
 
 from . import wire
-from .messages import Answer, Failure, Put, Request, Value
+from .messages import Answer, Failure, Put, Release, Request, Value
 from .worker import Worker, raise_failure
 
 
@@ -22,12 +22,16 @@ class Transport(Protocol):
     def request(self, message: Request) -> Answer:
         """Deliver a request and return its answer. Raises the SyftError that the worker raised."""
 
+    def release(self, id: int) -> None:
+        """Deliver the release of one object, sooner or later; never raises."""
+
 
 class InProcess:
     """To a worker in this process. Nothing is encoded; a tensor that crosses is copied once."""
 
     def __init__(self, worker: Worker) -> None:
         self._handle = worker.handle
+        self.release = worker.store.release
 
     def request(self, message: Request) -> Answer:
         if type(message) is Put:
@@ -50,6 +54,9 @@ class Encoded:
         if isinstance(answer, Failure):
             raise_failure(answer)
         return answer
+
+    def release(self, id: int) -> None:
+        self._handle_frames(wire.encode(Release((id,))))
 
 
 def _copied(value: Any) -> Any:

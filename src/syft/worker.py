@@ -157,6 +157,8 @@ class Worker:
         if is_plain:
             objects[message.results[0]] = outputs
             outputs = (outputs,)
+        elif operator.in_place:
+            outputs = (outputs,)
         else:
             outputs = self._store_results(operator, outputs, message.results)
         if private is not None:

@@ -14,7 +14,7 @@ from .annotations import label_of, policy_of
 from .dispatch import Handle, run
 from .errors import Misuse, SyftError, WorkerNotFound
 from .ids import new_id
-from .messages import Clear, Found, Get, Put, Release, Search, Value
+from .messages import Clear, Found, Get, Put, Search, Value
 from .operators import BY_NAME
 from .pointer import PointerTensor
 from .policy import Policy
@@ -55,6 +55,7 @@ class BaseWorker:
     def __init__(self, id: str, transport: Transport) -> None:
         self.id = id
         self.request = transport.request
+        self.release = transport.release
         _workers[id] = self
 
     # ---- objects ----
@@ -93,17 +94,13 @@ class BaseWorker:
         """Make a pointer, held by ``owner``, of a reference to an object here."""
         return PointerTensor.of(Handle(reference.id, self, get_worker(owner)), reference.meta)
 
-    def release(self, id: int) -> None:
-        """Let go of one ownership of an object."""
-        self.request(Release((id,)))
-
     # ---- finding ----
 
     def search(self, *query: str | int | Iterable[str | int]) -> list[PointerTensor]:
         """Return pointers to the objects whose tags or description hold every word of the query.
 
-        A word may be a tag, with or without its #, a word of the description, or an id. Without any
-        word: all objects that have a tag or a description. The pointers do not own the objects.
+        A word may be a tag, with or without its #, a word of the description, which has no #, or an
+        id. Without any word: all objects that have a tag or a description. The pointers do not own the objects.
         """
         words = tuple(str(w) for q in query for w in ([q] if isinstance(q, (str, int)) else q))
         found = cast(Found, self.request(Search(words)))

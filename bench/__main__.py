@@ -1,0 +1,33 @@
+"""Print our figures as ratios to local torch, beside the physical floor and the peers'.
+
+    python -m bench            all rows
+    python -m bench operator   the rows whose name holds the word
+
+Every row is measured against its own reference in the same run: the two are timed in turns, on one
+thread, and the medians divided. Times differ from machine to machine; the ratios carry over.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from .rows import ROWS
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    wanted = sys.argv[1:]
+    table = Table("what", "ours", "asked", "floor", "peers (measured once, on a like machine)", title="syft, in process")
+    for row in ROWS:
+        if not wanted or any(word in row.name for word in wanted):
+            ours, floor = row.measure()
+            held = "[green]" if row.holds(ours) else "[red]"
+            table.add_row(row.name, f"{held}{ours:.3g} {row.unit}", row.asked, floor, row.peers)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+main()
