@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import compat
 from .annotations import private_tensor
+from .drawing import draw
 from .errors import SyftError
+from .fl import BaseDataset, FederatedDataLoader, FederatedDataset, Optims, federate
 from .grid import PrivateGridNetwork
+from .logging_tensor import LoggingTensor
 from .multipointer import MultiPointerTensor, combine_pointers
 from .pointer import PointerTensor
 from .sandbox import create_sandbox, make_hook
@@ -22,7 +26,12 @@ if TYPE_CHECKING:
     local_worker: BaseWorker
 
 __all__ = [
+    "BaseDataset",
+    "FederatedDataLoader",
+    "FederatedDataset",
+    "LoggingTensor",
     "MultiPointerTensor",
+    "Optims",
     "PointerTensor",
     "PrivateGridNetwork",
     "SyftError",
@@ -32,6 +41,8 @@ __all__ = [
     "copy",
     "create_sandbox",
     "describe",
+    "draw",
+    "federate",
     "get",
     "get_worker",
     "make_hook",
@@ -41,6 +52,8 @@ __all__ = [
     "send_",
     "tag",
 ]
+
+compat.install()
 
 
 def __getattr__(name: str) -> Any:

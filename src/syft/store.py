@@ -20,10 +20,10 @@ class Label(NamedTuple):
     description: str = ""
 
     def matches(self, word: str) -> bool:
-        """Tell whether ``word`` is one of the tags (with or without #) or of the description's words."""
+        """Tell whether ``word`` is one of the tags, or, unless it begins with #, of the description's words."""
         wanted = word.casefold().lstrip("#")
         tags = (tag.casefold().lstrip("#") for tag in self.tags)
-        return wanted in tags or wanted in _words(self.description)
+        return wanted in tags or (not word.startswith("#") and wanted in _words(self.description))
 
 
 def _words(text: str) -> set[str]:

@@ -13,10 +13,12 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from . import verbs
 from .annotations import allow, id_of, label_of, private_tensor
 from .errors import Misuse
+from .fl.dataset import federate
 from .ids import seed_ids
 from .multipointer import combine_pointers
 from .sending import send_
@@ -113,6 +115,9 @@ WORDS: dict[type, dict[str, Word]] = {
         "copy": ModuleWord(verbs.copy),
         "location": ModuleWord(verbs.location, is_property=True),
         "owner": ModuleWord(_owner, is_property=True),
+    },
+    Dataset: {
+        "federate": Word(federate),
     },
 }
 

@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import annotations, nn, sending
+from . import nn, sending
+from .annotations import describe as describe_tensor
+from .annotations import tag as tag_tensor
 from .errors import Misuse
 from .multipointer import MultiPointerTensor
 from .pointer import PointerTensor
@@ -78,11 +80,11 @@ move.register(torch.nn.Module, nn.move_module)
 copy.register(PointerTensor, PointerTensor.copy)
 copy.register(torch.nn.Module, nn.copy_module)
 
-tag.register(torch.Tensor, annotations.tag)
+tag.register(torch.Tensor, tag_tensor)
 tag.register(PointerTensor, PointerTensor.tag)
 tag.register(MultiPointerTensor, MultiPointerTensor.tag)
 
-describe.register(torch.Tensor, annotations.describe)
+describe.register(torch.Tensor, describe_tensor)
 describe.register(PointerTensor, PointerTensor.describe)
 describe.register(MultiPointerTensor, MultiPointerTensor.describe)
 
