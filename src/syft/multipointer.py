@@ -138,15 +138,27 @@ class MultiPointerTensor(torch.Tensor):
             return NotImplemented
         kwargs = kwargs or {}
         wholes = [t for t in _tensors((args, kwargs)) if isinstance(t, cls)]
-        locations = wholes[0].locations
-        _check_same_places(locations, (args, kwargs))
+        places = wholes[0].locations
+        if PointerTensor in types:
+            pointer = next(t for t in _tensors((args, kwargs)) if isinstance(t, PointerTensor))
+            raise _apart(places, [pointer.location])
         if func is torch.ops.aten.copy_.default and not isinstance(args[0], cls):
             raise _several_values()
+        children = {id(whole): whole._at(places) for whole in wholes}
         try:
-            results = [func(*_at(place, args), **_at(place, kwargs)) for place in locations]
+            results = [func(*_part(args, i, children), **_part(kwargs, i, children)) for i in range(len(places))]
         except NotCollocated as apart:
-            return func(*with_constants_sent(func.name(), args, Everywhere(locations), apart), **kwargs)
+            return func(*with_constants_sent(func.name(), args, Everywhere(places), apart), **kwargs)
         return _join(results, {id(p): whole for whole in wholes for p in whole._pointers})
+
+    def _at(self, places: list[Any]) -> Sequence[PointerTensor]:
+        """The single pointers in the order of ``places``. Raises NotCollocated if they are elsewhere."""
+        own = self.locations
+        if own == places:
+            return self._pointers
+        if len(own) != len(places) or any(place not in own for place in places):
+            raise _apart(places, own)
+        return [self._pointers[own.index(place)] for place in places]
 
     @property
     def data(self) -> torch.Tensor:
@@ -299,17 +311,12 @@ def _check_alike(pointers: Sequence[torch.Tensor]) -> None:
             )
 
 
-def _check_same_places(locations: list[Any], operands: Any) -> None:
-    for operand in _tensors(operands):
-        if not isinstance(operand, (PointerTensor, MultiPointerTensor)):
-            continue
-        others = operand.locations if isinstance(operand, MultiPointerTensor) else [operand.location]
-        if len(others) != len(locations) or any(place not in locations for place in others):
-            here, there = (", ".join(place.id for place in places) for places in (locations, others))
-            raise NotCollocated(
-                f"the operands are not in the same places: one is at {here}, another at {there}",
-                mend="Send copies to all of the workers, or use the single pointers in x.child.",
-            )
+def _apart(places: list[Any], others: list[Any]) -> NotCollocated:
+    here, there = (", ".join(place.id for place in where) for where in (places, others))
+    return NotCollocated(
+        f"the operands are not in the same places: one is at {here}, another at {there}",
+        mend="Send copies to all of the workers, or use the single pointers in x.child.",
+    )
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -322,14 +329,14 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         yield from _tensors(list(value.values()))
 
 
-def _at(place: Any, value: Any) -> Any:
-    """Put the pointer to ``place`` in the place of each MultiPointerTensor."""
+def _part(value: Any, index: int, children: dict[int, Sequence[PointerTensor]]) -> Any:
+    """Put the pointer to the worker ``index`` in the place of each MultiPointerTensor."""
     if isinstance(value, MultiPointerTensor):
-        return next(p for p in value._pointers if p.location is place)
+        return children[id(value)][index]
     if isinstance(value, (list, tuple)):
-        return [_at(place, item) for item in value]
+        return [_part(item, index, children) for item in value]
     if isinstance(value, dict):
-        return {key: _at(place, item) for key, item in value.items()}
+        return {key: _part(item, index, children) for key, item in value.items()}
     return value
 
 
