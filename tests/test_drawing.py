@@ -15,7 +15,7 @@ import torch
 import syft as sy
 from syft import errors
 from syft.annotations import private_tensor, tag
-from syft.drawing import Drawing, draw
+from syft.drawing import Drawing
 from syft.pointer import PointerTensor
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -146,7 +146,7 @@ def short(id: int) -> str:
 def test_one_pointer(bob):
     x = sy.send(torch.arange(4), bob)
     object_at_bob = short(x.id_at_location)
-    drawing = draw(x=x)
+    drawing = sy.draw(x=x)
     seen = check_nothing_overlaps(drawing)
     assert seen.ends() == [("x", object_at_bob)]
     assert seen.words == ["me", None, "x", "pointer", "bob", "1 object", object_at_bob, "int64 [4]"]
@@ -158,7 +158,7 @@ def test_one_pointer(bob):
 
 def test_a_chain_of_four_workers_reads_from_left_to_right():
     x, workers = chain(4)
-    seen = check_nothing_overlaps(draw(x))
+    seen = check_nothing_overlaps(sy.draw(x))
     assert [word for word in seen.words if word and word.startswith("worker")] == [w.id for w in reversed(workers)]
     assert [a for a, _ in seen.ends()][1:] == [b for _, b in seen.ends()][:-1]
     assert len(seen.arrows) == 4
@@ -168,7 +168,7 @@ def test_a_chain_of_four_workers_reads_from_left_to_right():
 def test_sum_of_pointers_to_pointers(bob, alice):
     x = sy.send(sy.send(torch.arange(5), bob), alice)
     y = x + x
-    seen = check_nothing_overlaps(draw(x=x, y=y))
+    seen = check_nothing_overlaps(sy.draw(x=x, y=y))
     assert len(seen.arrows) == 4
     assert [w for w in seen.words if w == "2 objects"] == ["2 objects"] * 2
     ways = dict(seen.ends())
@@ -177,16 +177,16 @@ def test_sum_of_pointers_to_pointers(bob, alice):
 
 def test_ten_objects(bob):
     pointers = [sy.send(torch.rand(n, 3), bob) for n in range(10)]
-    seen = check_nothing_overlaps(draw(bob, seventh=pointers[6]))
+    seen = check_nothing_overlaps(sy.draw(bob, seventh=pointers[6]))
     assert len(seen.cards) == 11
     assert seen.ends() == [("seventh", short(pointers[6].id_at_location))]
-    assert len(check_nothing_overlaps(draw(*pointers)).arrows) == 10
+    assert len(check_nothing_overlaps(sy.draw(*pointers)).arrows) == 10
 
 
 def test_five_workers():
     workers = [sy.VirtualWorker(id=name) for name in ("ana", "bo", "cy", "dee", "eli")]
     pointers = {f"at_{w.id}": sy.send(torch.rand(3), w) for w in workers}
-    seen = check_nothing_overlaps(draw(**pointers))
+    seen = check_nothing_overlaps(sy.draw(**pointers))
     assert len(seen.workers) == 6
     assert sorted(name for name, _ in seen.ends()) == sorted(pointers)
 
@@ -195,7 +195,7 @@ def test_an_arrow_goes_round_the_workers_between(bob, alice):
     far = sy.send(torch.ones(2), bob)
     near = sy.send(far, alice)
     also_far = sy.send(torch.ones(2), bob)
-    seen = check_nothing_overlaps(draw(near=near, also_far=also_far))
+    seen = check_nothing_overlaps(sy.draw(near=near, also_far=also_far))
     assert len(seen.arrows) == 3
 
 
@@ -203,7 +203,7 @@ def test_circles_and_pointers_of_a_worker_to_itself(bob, alice):
     there = sy.send(sy.send(torch.ones(2), bob), alice)
     and_back = sy.send(sy.send(torch.ones(2), alice), bob)
     to_itself = sy.send(sy.send(torch.ones(2), alice), alice)
-    seen = check_nothing_overlaps(draw(there=there, and_back=and_back, to_itself=to_itself))
+    seen = check_nothing_overlaps(sy.draw(there=there, and_back=and_back, to_itself=to_itself))
     assert len(seen.arrows) == 6
 
 
@@ -218,14 +218,14 @@ def test_nothing_overlaps_in_random_pictures(seed):
         for worker in chance.choices(workers, k=chance.choice([1, 1, 2, 2, 3, 4])):
             pointer = sy.send(pointer, worker)
         pointers[f"p{n}"] = pointer
-    seen = check_nothing_overlaps(draw(*workers, **pointers))
+    seen = check_nothing_overlaps(sy.draw(*workers, **pointers))
     assert {name for name, _ in seen.ends()} >= pointers.keys()
 
 
 def test_what_is_gone_is_marked(bob, alice):
     taken, moved = sy.send(torch.ones(2), bob), sy.send(torch.ones(2), bob)
     home, at_alice = taken.get(), moved.move(alice)
-    seen = check_nothing_overlaps(draw(bob, taken=taken, moved=moved, at_alice=at_alice, home=home))
+    seen = check_nothing_overlaps(sy.draw(bob, taken=taken, moved=moved, at_alice=at_alice, home=home))
     broken = {start: gone for (start, _), gone in zip(seen.ends(), seen.broken, strict=True)}
     assert broken == {"taken": True, "moved": True, "at_alice": False}
     assert seen.words.count("gone") == 2
@@ -235,13 +235,13 @@ def test_an_object_gone_from_the_end_of_a_chain(bob, alice):
     x = sy.send(torch.ones(2), bob)
     pointer_to_x = sy.send(x, alice)
     bob.clear_objects()
-    assert Seen(draw(pointer_to_x)).broken == [False, True]
+    assert Seen(sy.draw(pointer_to_x)).broken == [False, True]
 
 
 def test_a_shut_worker_holds_nothing(bob):
     x = sy.send(torch.ones(2), bob)
     bob.shut()
-    assert Seen(draw(x=x)).broken == [True]
+    assert Seen(sy.draw(x=x)).broken == [True]
 
 
 def test_values_are_shown_only_when_asked_for_and_never_those_of_private_tensors(bob):
@@ -249,8 +249,8 @@ def test_values_are_shown_only_when_asked_for_and_never_those_of_private_tensors
     secret = private_tensor(torch.tensor([77.0]), allowed_users=["ana"])
     private = sy.send(secret, bob, user="ana")
     large = sy.send(torch.full((9,), 55.0), bob)
-    assert "1.25" not in draw(plain, private, large).svg
-    words = Seen(draw(plain, private, large, secret, torch.tensor([[1, 2], [3, 4]]), values=True)).words
+    assert "1.25" not in sy.draw(plain, private, large).svg
+    words = Seen(sy.draw(plain, private, large, secret, torch.tensor([[1, 2], [3, 4]]), values=True)).words
     assert "[1.25 -3]" in words
     assert "[[1 2] [3 4]]" in words
     assert "private" in words
@@ -260,7 +260,7 @@ def test_values_are_shown_only_when_asked_for_and_never_those_of_private_tensors
 def test_tags_are_shown_and_escaped(bob):
     hostile = ("<script>alert(1)</script>", 'a"&\x00')
     x = sy.send(tag(torch.ones(1), hostile[1], hostile[0]), bob)
-    drawing = draw(bob, **{"<b>\ud800": x})
+    drawing = sy.draw(bob, **{"<b>\ud800": x})
     seen = Seen(drawing)
     assert "<script" not in drawing.svg
     assert "<b>\ufffd" in seen.words
@@ -270,7 +270,7 @@ def test_tags_are_shown_and_escaped(bob):
 
 def test_many_objects_are_counted_and_those_pointed_to_are_shown(bob):
     pointers = [sy.send(torch.zeros(1), bob) for _ in range(100)]
-    seen = check_nothing_overlaps(draw(bob, last=pointers[-1]))
+    seen = check_nothing_overlaps(sy.draw(bob, last=pointers[-1]))
     assert len(seen.cards) == 18
     assert "100 objects" in seen.words
     assert "and 84 more" in seen.words
@@ -279,39 +279,45 @@ def test_many_objects_are_counted_and_those_pointed_to_are_shown(bob):
 
 def test_several_pointers_to_one_object_end_apart(bob):
     x = sy.send(tag(torch.ones(1), "#it"), bob)
-    seen = check_nothing_overlaps(draw(x=x, found=bob.search("#it")[0]))
+    seen = check_nothing_overlaps(sy.draw(x=x, found=bob.search("#it")[0]))
     assert sorted(seen.ends()) == [("found", short(x.id_at_location)), ("x", short(x.id_at_location))]
 
 
 def test_a_module_is_drawn_by_its_parameters(bob):
     model = torch.nn.Linear(3, 2)
-    assert "net.weight  float32 [2, 3]" in draw(net=model).text
+    assert "net.weight  float32 [2, 3]" in sy.draw(net=model).text
     model.weight = torch.nn.Parameter(sy.send(model.weight.data, bob))
-    assert f"net.weight -> bob:{short(model.weight.id_at_location)}" in draw(net=model).text
+    assert f"net.weight -> bob:{short(model.weight.id_at_location)}" in sy.draw(net=model).text
+
+
+def test_a_pointer_to_several_workers_is_drawn_as_its_single_pointers(bob, alice):
+    x = sy.send(torch.ones(2), bob, alice)
+    ends = check_nothing_overlaps(sy.draw(x=x)).ends()
+    assert ends == [(f"x at {p.location.id}", short(p.id_at_location)) for p in x.child.values()]
 
 
 def test_several_workers_without_arrows_stand_beside_each_other(bob, alice):
-    seen = check_nothing_overlaps(draw(bob, alice))
+    seen = check_nothing_overlaps(sy.draw(bob, alice))
     assert seen.words == ["bob", "empty", "alice", "empty"]
     assert seen.workers[0].top == seen.workers[1].top
 
 
 def test_a_worker_shows_itself(bob, alice):
     x = sy.send(sy.send(torch.ones(2), bob), alice)
-    assert alice._repr_svg_() == draw(alice).svg
-    assert {"alice", "bob"} <= set(Seen(draw(alice)).words)
-    assert "me" not in Seen(draw(alice)).words
+    assert alice._repr_svg_() == sy.draw(alice).svg
+    assert {"alice", "bob"} <= set(Seen(sy.draw(alice)).words)
+    assert "me" not in Seen(sy.draw(alice)).words
     del x
 
 
 def test_nothing_given_is_every_worker(bob, alice):
-    assert {"bob", "alice"} <= set(Seen(draw()).words)
+    assert {"bob", "alice"} <= set(Seen(sy.draw()).words)
 
 
 def test_drawing_changes_nothing(bob, alice):
     x = sy.send(sy.send(torch.ones(2), bob), alice)
     before = dict(bob._objects), dict(alice._objects)
-    drawing = draw(x, bob)
+    drawing = sy.draw(x, bob)
     assert (dict(bob._objects), dict(alice._objects)) == before
     del x, before
     assert not bob._objects, "a picture keeps nothing alive"
@@ -319,7 +325,7 @@ def test_drawing_changes_nothing(bob, alice):
 
 
 def test_save(tmp_path: Path, bob):
-    drawing = draw(bob)
+    drawing = sy.draw(bob)
     assert drawing.save(tmp_path / "bob.svg").read_text(encoding="utf-8") == drawing.svg == drawing._repr_svg_()
     with pytest.raises(errors.Misuse, match="SVG"):
         drawing.save(tmp_path / "bob.png")
@@ -327,4 +333,4 @@ def test_save(tmp_path: Path, bob):
 
 def test_what_cannot_be_drawn_is_an_error():
     with pytest.raises(errors.Misuse, match="a str cannot be drawn"):
-        draw("bob")
+        sy.draw("bob")

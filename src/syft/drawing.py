@@ -20,6 +20,7 @@ import torch
 
 from .annotations import policy_of
 from .errors import Misuse
+from .multipointer import MultiPointerTensor
 from .pointer import PointerTensor
 from .store import Store
 from .workers import BaseWorker, VirtualWorker, known_workers, local_worker
@@ -142,6 +143,9 @@ class _Scene:
         elif isinstance(thing, torch.nn.Module):
             for key, value in (*thing.named_parameters(), *thing.named_buffers()):
                 self.add(f"{name}.{key}".lstrip("."), value)
+        elif isinstance(thing, MultiPointerTensor):
+            for place, pointer in thing.child.items():
+                self.add(f"{name} at {place}".strip(), pointer)
         elif isinstance(thing, PointerTensor) and thing.owner is not local_worker():
             self._add_worker(thing.owner)
         elif isinstance(thing, torch.Tensor):
