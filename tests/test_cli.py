@@ -70,10 +70,14 @@ def test_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert syft("demo")[0] == 130
 
 
-def test_an_error_of_syft_is_a_sentence_and_not_a_traceback() -> None:
-    code, text = syft("demo", "--owners", "20", "--alpha", "0.05")
-    assert code == 1
-    assert "Take a larger alpha, or fewer owners." in text and "Traceback" not in text
+def test_a_plot_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_run, "run", lambda *given: pytest.fail("it ran"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    assert "cannot be made" in syft("demo", "--out", str(tmp_path / "file" / "a.png"))[1]
+    assert "cannot be written" in syft("demo", "--out", str(tmp_path / "folder.png"))[1]
 
 
 def test_without_its_extra_the_command_says_what_to_install() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import syft as sy
 from syft.demo import run as demo_run
-from syft.demo.data import LEAST_IMAGES, Digits, load_digits, split
+from syft.demo.data import Digits, load_digits
 from syft.demo.display import Display
 from syft.demo.plot import save_plot
 from syft.demo.training import (
@@ -22,12 +22,10 @@ from syft.demo.training import (
     Party,
     Round,
     Settings,
-    averaged,
     make_model,
     refusal,
 )
-from syft.errors import GetNotPermitted, LimitExceeded, SendNotPermitted, WorkerNotFound
-from syft.nn import move_module, send_module
+from syft.errors import GetNotPermitted, SendNotPermitted, WorkerNotFound
 
 # The demo brings its own transport, through bytes.
 pytestmark = pytest.mark.in_process
@@ -49,7 +47,7 @@ def federation(digits: Digits) -> Iterator[Federation]:
 
 @pytest.fixture(scope="module")
 def rounds() -> list[Round]:
-    with Experiment(Settings(rounds=3, owners=4, alpha=0.5, seed=1)) as experiment:
+    with Experiment(Settings(rounds=3, owners=4, alpha=2.0, seed=1)) as experiment:
         return list(experiment.rounds())
 
 
@@ -70,28 +68,20 @@ def test_test_images_are_held_out() -> None:
     assert sum(image.numpy().tobytes() in seen for image in test.images) <= 3
 
 
-@pytest.mark.parametrize("alpha", [0.1, 1000.0])
-def test_each_image_has_one_owner(alpha: float) -> None:
-    train, _ = load_digits(torch.Generator().manual_seed(0))
-    shares = split(train, 6, alpha, seed=0)
-    assert min(map(len, shares)) >= LEAST_IMAGES
-    shared_out = sorted(image.numpy().tobytes() for share in shares for image in share.images)
+def test_each_image_has_one_owner() -> None:
+    train, _ = load_digits(torch.Generator().manual_seed(2))
+    with Experiment(Settings(owners=6, seed=2)) as experiment:
+        shared_out = sorted(image.numpy().tobytes() for share in experiment.shares for image in share.images)
     assert shared_out == sorted(image.numpy().tobytes() for image in train.images)
 
 
 def test_small_alpha_makes_owners_unlike() -> None:
-    train, _ = load_digits(torch.Generator().manual_seed(0))
-
     def largest_part(alpha: float) -> float:
-        return max(max(share.counts()) / len(share) for share in split(train, 5, alpha, seed=0))
+        with Experiment(Settings(alpha=alpha)) as experiment:
+            return max(max(share.counts()) / len(share) for share in experiment.shares)
 
-    assert largest_part(0.1) > 0.4
-    assert largest_part(1000) < 0.15
-
-
-def test_split_that_no_draw_gives_is_an_error(digits: Digits) -> None:
-    with pytest.raises(LimitExceeded, match="4 owners"):
-        split(digits, 4, 0.01, seed=0)
+    assert largest_part(0.1) > 0.5
+    assert largest_part(1e6) < 0.15
 
 
 # ---- the federation ----
@@ -116,19 +106,21 @@ def test_round_is_the_weighted_average_of_local_training(federation: Federation,
 def test_only_averages_are_fetched(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: set[int] = set()
 
-    def move_and_note(module: torch.nn.Module, *args: object, **kwargs: object) -> torch.nn.Module:
-        moved.update(p.id_at_location for p in module.parameters())
-        move_module(module, *args, **kwargs)
-        moved.update(p.id_at_location for p in module.parameters())
-        return module
+    def move_and_note(thing: torch.nn.Module | torch.Tensor, *args: object, **options: object) -> object:
+        before = list(thing.parameters()) if isinstance(thing, torch.nn.Module) else [thing]
+        moved.update(pointer.id_at_location for pointer in before)
+        there = sy.move(thing, *args, **options)
+        after = list(there.parameters()) if isinstance(there, torch.nn.Module) else [there]
+        moved.update(pointer.id_at_location for pointer in after)
+        return there
 
-    monkeypatch.setattr("syft.demo.training.move_module", move_and_note)
+    monkeypatch.setattr("syft.demo.training.move", move_and_note)
     model = make_model(0)
     for _ in range(2):
         model, _ = federation.round(model, lambda what: None)
 
     tensors = len(list(model.parameters()))
-    assert len(moved) >= 2 * 4 * tensors
+    assert len(moved) >= 2 * 4 * (tensors + 1)
     fetched = federation.traffic.fetched
     assert {worker for worker, _ in fetched} == {"aggregator"}
     assert len(fetched) == 2 * (tensors + 1)  # the average and its loss, each round
@@ -145,7 +137,7 @@ def test_single_updates_are_refused(federation: Federation) -> None:
 def test_images_and_losses_are_refused_too(federation: Federation) -> None:
     owner = sy.get_worker("owner-1")
     (images,), (labels,) = owner.search("#images"), owner.search("#labels")
-    model = send_module(make_model(0), owner)
+    model = sy.send(make_model(0), owner)
     loss = Party(Digits(images, labels), Settings()).train(model)
     for private in (images, labels, loss, images.sum()):
         with pytest.raises(GetNotPermitted):
@@ -159,7 +151,7 @@ def test_images_and_losses_are_refused_too(federation: Federation) -> None:
 def test_refusal_that_does_not_come_is_an_error() -> None:
     bob = sy.VirtualWorker(id="bob")
     with pytest.raises(AssertionError, match="single update"):
-        refusal(send_module(make_model(0), bob))
+        refusal(sy.send(make_model(0), bob))
 
 
 def test_round_leaves_nothing_behind(federation: Federation) -> None:
@@ -167,15 +159,6 @@ def test_round_leaves_nothing_behind(federation: Federation) -> None:
     federation.round(make_model(0), lambda what: None)
     assert [sy.get_worker(f"owner-{i}").objects_count() for i in range(1, 5)] == before == [2] * 4
     assert sy.get_worker("aggregator").objects_count() == 0
-
-
-def test_averaged_weighs_models() -> None:
-    models = [make_model(seed) for seed in (0, 1)]
-    mean = averaged(models, [0.25, 0.75])
-    first, second = (parameters_of(model) for model in models)
-    expected = [0.25 * a + 0.75 * b for a, b in zip(first, second, strict=True)]
-    torch.testing.assert_close(parameters_of(mean), expected)
-    torch.testing.assert_close(parameters_of(models[0]), first, rtol=0, atol=0)
 
 
 def test_bytes_are_those_of_the_messages(federation: Federation) -> None:
@@ -202,7 +185,7 @@ def test_same_seed_same_result(rounds: list[Round]) -> None:
     def result(r: Round) -> Round:
         return r._replace(seconds=0.0)
 
-    with Experiment(Settings(rounds=1, owners=4, alpha=0.5, seed=1)) as experiment:
+    with Experiment(Settings(rounds=1, owners=4, alpha=2.0, seed=1)) as experiment:
         again = list(experiment.rounds())
     assert [result(r) for r in again] == [result(rounds[0])]
     with pytest.raises(WorkerNotFound):

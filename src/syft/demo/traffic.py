@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
 
-from .. import wire
-from ..messages import Answer, Failure, Get, Request
-from ..transport import Transport
-from ..worker import Worker, raise_failure
+from ..errors import GetNotPermitted
+from ..messages import Answer, Get, Request
+from ..transport import Encoded, Transport
+from ..wire import Frame
+from ..worker import Worker
 
 
 class Traffic:
@@ -26,21 +27,28 @@ class Traffic:
 
     def to(self, worker: Worker) -> Transport:
         """Return a transport to ``worker``, through frames of bytes, whose traffic is counted here."""
-        return _Counted(self, worker)
+        return _Counted(worker, self)
 
 
-class _Counted:
-    def __init__(self, traffic: Traffic, worker: Worker) -> None:
-        self._traffic, self._worker = traffic, worker
+class _Counted(Encoded):
+    def __init__(self, worker: Worker, traffic: Traffic) -> None:
+        super().__init__(worker)
+        self._worker, self._traffic = worker, traffic
+        self._handle_frames = self._handle_counted
+
+    def _handle_counted(self, frames: Sequence[Frame]) -> list[Frame]:
+        answer = self._worker.handle_frames(frames)
+        self._traffic.bytes += sum(len(frame) for frame in (*frames, *answer))
+        return answer
 
     def request(self, message: Request) -> Answer:
-        request = wire.encode(message)
-        frames = self._worker.handle_frames(request)
-        self._traffic.bytes += sum(map(len, request)) + sum(map(len, frames))
-        answer = wire.decode(frames, cast(Any, Answer))
-        if isinstance(message, Get):
-            asked = self._traffic.refused if isinstance(answer, Failure) else self._traffic.fetched
-            asked.append((self._worker.id, message.id))
-        if isinstance(answer, Failure):
-            raise_failure(answer)
-        return cast(Answer, answer)
+        if not isinstance(message, Get):
+            return super().request(message)
+        asked = (self._worker.id, message.id)
+        try:
+            answer = super().request(message)
+        except GetNotPermitted:
+            self._traffic.refused.append(asked)
+            raise
+        self._traffic.fetched.append(asked)
+        return answer

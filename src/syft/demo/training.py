@@ -22,11 +22,12 @@ from torch.nn.functional import cross_entropy
 
 from ..annotations import private_tensor, tag
 from ..errors import GetNotPermitted
-from ..nn import get_module, move_module, send_module
+from ..fl import dirichlet_split
+from ..fl.utils import federated_avg
 from ..pointer import PointerTensor
-from ..sending import send
+from ..verbs import get, move, send
 from ..workers import VirtualWorker
-from .data import Digits, load_digits, split
+from .data import Digits, load_digits
 from .traffic import Traffic
 
 #: In whose name models and losses move to the aggregator, and averages come back.
@@ -41,7 +42,7 @@ class Settings(NamedTuple):
     Attributes:
         rounds: how often the owners' models are averaged.
         owners: among how many the training images are split.
-        alpha: of the Dirichlet distribution by which they are: the smaller, the less alike the owners.
+        alpha: of the Dirichlet distribution that each owner's mix of digits is drawn from.
         seed: of everything random; the same seed gives the same result.
         epochs: how often, in a round, each owner goes through its images.
         batch_size: images of one step.
@@ -50,7 +51,7 @@ class Settings(NamedTuple):
 
     rounds: int = 20
     owners: int = 5
-    alpha: float = 0.3
+    alpha: float = 1.0
     seed: int = 0
     epochs: int = 1
     batch_size: int = 32
@@ -123,7 +124,7 @@ class Federation:
         self._parties = [
             Party(Digits(*owner.search("#images"), *owner.search("#labels")), settings) for owner in self._owners
         ]
-        self._weights = [len(share) / sum(map(len, shares)) for share in shares]
+        self._sizes = {owner.id: len(share) for owner, share in zip(self._owners, shares, strict=True)}
 
     def _owner(self, name: str, share: Digits) -> VirtualWorker:
         private = (private_tensor(tensor, [AGGREGATOR]) for tensor in share)
@@ -132,19 +133,19 @@ class Federation:
 
     def round(self, model: nn.Module, tick: Tick) -> tuple[nn.Module, float]:
         """Train copies of ``model`` at all owners; return their average, and their mean loss."""
-        updates, losses = [], []
+        updates, losses = {}, {}
         for owner, party in zip(self._owners, self._parties, strict=True):
             tick(f"{owner.id} trains")
-            update = send_module(copy.deepcopy(model), owner)
+            update = send(copy.deepcopy(model), owner)
             loss = party.train(update)
             self.refusals.append(refusal(update))
-            updates.append(move_module(update, self._aggregator, user=AGGREGATOR))
+            updates[owner.id] = move(update, self._aggregator, user=AGGREGATOR)
+            losses[owner.id] = move(loss, self._aggregator, user=AGGREGATOR)
             self.refusals.append(refusal(update))
-            losses.append(loss.move(self._aggregator, user=AGGREGATOR))  # type: ignore[attr-defined]
         tick("the aggregator averages")
-        loss = sum(weight * loss for weight, loss in zip(self._weights, losses, strict=True))
-        average = averaged(updates, self._weights)
-        return get_module(average, user=AGGREGATOR), loss.get(user=AGGREGATOR).item()
+        average = federated_avg(updates, self._sizes)
+        loss = sum(self._sizes[name] * loss for name, loss in losses.items()) / sum(self._sizes.values())
+        return get(average, user=AGGREGATOR), get(loss, user=AGGREGATOR).item()
 
     def shut(self) -> None:
         """Shut all workers."""
@@ -166,7 +167,8 @@ class Experiment:
     def __init__(self, settings: Settings) -> None:
         generator = torch.Generator().manual_seed(settings.seed)
         pool, self._test = load_digits(generator)
-        self.shares = split(pool, settings.owners, settings.alpha, settings.seed)
+        split = dirichlet_split(pool.labels, settings.owners, settings.alpha, settings.seed)
+        self.shares = [pool.at(indices) for indices in split]
         self.model = make_model(settings.seed)
         self.federation = Federation(self.shares, settings)
         self.ticks = settings.rounds * (2 * settings.owners + 2)
@@ -215,22 +217,13 @@ def make_model(seed: int) -> nn.Module:
         )  # fmt: skip
 
 
-@torch.no_grad()
-def averaged(models: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:
-    """Return the weighted mean of models that are in one place, there."""
-    mean = copy.deepcopy(models[0])
-    for target, *sources in zip(mean.parameters(), *(model.parameters() for model in models), strict=True):
-        target.copy_(sum(weight * source for weight, source in zip(weights, sources, strict=True)))
-    return mean
-
-
 def refusal(update: nn.Module) -> str:
     """Ask for a single update in the caller's own name, and return what the worker says.
 
     Raises AssertionError if it gives it.
     """
     try:
-        get_module(update)
+        get(update)
     except GetNotPermitted as error:
         return str(error)
     raise AssertionError("a worker gave a single update to a caller who has no right to it")
