@@ -19,6 +19,7 @@ from syft.annotations import private_tensor
 from syft.errors import GetNotPermitted, Misuse, NotCollocated, ObjectGone, WorkerShut
 from syft.nn import copy_module, get_module, location_of, move_module, send_module
 from syft.pointer import PointerTensor
+from syft.sending import send_
 from syft.workers import VirtualWorker
 
 F = nn.functional
@@ -458,6 +459,28 @@ def test_a_backward_pass_after_the_model_has_gone(journey: str, bob: VirtualWork
         get_module(there)
     for ours, theirs in zip(there.parameters(), here.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_tensor_of_one_number_gets_its_late_gradient(bob: VirtualWorker) -> None:
+    model = nn.Module()
+    model.scale = nn.Parameter(torch.tensor(3.0))
+    loss = model.scale**2
+    send_module(model, bob)
+    loss.backward()
+    assert model.scale.grad.location is bob
+    assert model.scale.grad.get() == 6
+
+
+def test_one_tensor_in_place_while_a_graph_has_saved_it(bob: VirtualWorker) -> None:
+    x = torch.ones(2, requires_grad=True)
+    before = (x * x).sum()
+    assert send_(x, bob) is x
+    after = (x * x).sum()
+    assert x.get_() is x
+    assert x.tolist() == [1.0, 1.0]
+    before.backward()
+    after.backward()
+    assert x.grad.tolist() == [4.0, 4.0]
 
 
 def test_gradient_hooks_go_along(bob: VirtualWorker) -> None:

@@ -18,11 +18,11 @@ from torch.nn.modules.rnn import RNNBase, RNNCellBase
 from torch.nn.utils.rnn import PackedSequence
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from .dispatch import Handle, read
+from .dispatch import read
 from .errors import Misuse, NotCollocated
 from .ids import new_id
-from .messages import Give, Retire
-from .pointer import PointerTensor
+from .messages import Retire
+from .pointer import PointerTensor, become, beside, place_of
 from .sending import place
 from .workers import BaseWorker
 
@@ -82,7 +82,7 @@ def move_module(module: M, worker: BaseWorker, *, user: str = "") -> M:
     if all(worker is pointer.owner for pointer in away):
         return get_module(module, user=user)
     away = [pointer for pointer in away if pointer.location is not worker]
-    _transfer(module, away, lambda pointer: _give_copy(pointer, worker, user), f"it was moved to {worker.id}")
+    _transfer(module, away, lambda pointer: pointer.give_copy(worker, user), f"it was moved to {worker.id}")
     return module
 
 
@@ -96,7 +96,7 @@ def location_of(module: torch.nn.Module) -> Any:
 
     Raises NotCollocated if they are in several places.
     """
-    places = {_place_of(tensor) for tensor in _tensors(module)}
+    places = {place_of(tensor) for tensor in _tensors(module)}
     if len(places) > 1:
         names = sorted("here" if where is None else f"at {where.id}" for where in places)
         raise NotCollocated(
@@ -111,25 +111,12 @@ def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _place_of(tensor: torch.Tensor) -> Any:
-    return tensor.location if isinstance(tensor, PointerTensor) else None
-
-
 def _away(module: torch.nn.Module, verb: str) -> list[PointerTensor]:
     tensors = _tensors(module)
     away = [tensor for tensor in tensors if isinstance(tensor, PointerTensor)]
     if tensors and not away:
         raise Misuse(f"the module is here: there is nothing to {verb}", mend="Send it first: model.send(bob)")
     return away
-
-
-def _give_copy(pointer: PointerTensor, worker: BaseWorker, user: str) -> PointerTensor:
-    """Have the object sent to ``worker`` too, under a new id; return a pointer to it there."""
-    handle, id = pointer._handle, new_id()
-    handle.location.request(Give(handle.id, worker.id, id, user=user))
-    given = PointerTensor.of(Handle(id, worker, handle.owner), pointer)
-    given._tags, given._description = pointer._tags, pointer._description
-    return given
 
 
 # ---- all or nothing ----
@@ -159,7 +146,7 @@ def _transfer(module: torch.nn.Module, tensors: Iterable[torch.Tensor], carry: C
     if fate:
         _retire(carried, fate)
     for tensor, counterpart in changes:
-        _exchange(tensor, counterpart)
+        become(tensor, counterpart)
     for optimizer, parameter, state in states:
         optimizer.state[parameter] = state
     _assist_layers(module)
@@ -195,52 +182,6 @@ def _retire(pointers: Iterable[PointerTensor], fate: str) -> None:
             handle.id, handle.owns = id, True
 
 
-def _exchange(tensor: torch.Tensor, other: torch.Tensor) -> None:
-    """Make the Python object ``tensor`` be what ``other`` is, and the other way round.
-
-    As ``torch.utils.swap_tensors``, which refuses tensors that a live graph has saved or that have
-    weak references, as the weights of recurrent layers have. Here the graph keeps the old tensor,
-    and passes on the gradient that a later backward pass brings to it.
-    """
-    tensor.__class__, other.__class__ = other.__class__, tensor.__class__
-    tensor.__dict__, other.__dict__ = other.__dict__, tensor.__dict__
-    torch._C._swap_tensor_impl(tensor, other)
-    # Hooks are noted on the Python object and registered with what it was: register them anew.
-    if tensor._backward_hooks is not None:
-        tensor._backward_hooks = tensor._backward_hooks
-    if tensor._post_accumulate_grad_hooks is not None:
-        tensor._post_accumulate_grad_hooks = tensor._post_accumulate_grad_hooks
-    if other.is_leaf and other.requires_grad and other._use_count() > 1:  # type: ignore[attr-defined]
-        other.grad = None
-        other.register_post_accumulate_grad_hook(partial(_pass_on_gradient, tensor))  # type: ignore[no-untyped-call]
-
-
-def _pass_on_gradient(parameter: torch.Tensor, old: torch.Tensor) -> None:
-    gradient, old.grad = _beside(parameter, cast(torch.Tensor, old.grad)), None
-    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-
-
-def _is_apart(neighbour: torch.Tensor, value: torch.Tensor) -> bool:
-    """Tell whether ``value`` is in another place; a count of steps, which torch keeps here, never is."""
-    return _place_of(value) is not _place_of(neighbour) and not _is_count(value)
-
-
-def _is_count(value: torch.Tensor) -> bool:
-    return value.dim() == 0 and not isinstance(value, PointerTensor)
-
-
-def _beside(neighbour: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Return ``value`` where ``neighbour`` is: itself if it is there, else a copy, outside the graph."""
-    if not _is_apart(neighbour, value):
-        return value
-    if not isinstance(neighbour, PointerTensor):
-        return read(value)
-    if isinstance(value, PointerTensor):
-        return _give_copy(value, neighbour.location, "")
-    with torch.no_grad():  # also to the far end of a chain
-        return neighbour.new_empty(value.shape, dtype=value.dtype).copy_(value)
-
-
 # ---- optimizers ----
 
 #: All that have made a step since this module was imported.
@@ -259,8 +200,20 @@ def _mapped(state: Any, change: Carry) -> Any:
 
 
 def _carry_along(parameter: torch.Tensor, carry: Carry, value: torch.Tensor) -> torch.Tensor:
-    """Carry state that is where its parameter is; counts of steps, which torch keeps here, stay here."""
-    return value if _is_count(value) or _is_apart(parameter, value) else carry(value)
+    return carry(value) if place_of(value) is place_of(parameter) and not _is_count(value) else value
+
+
+def _is_apart(parameter: torch.Tensor, value: torch.Tensor) -> bool:
+    return place_of(value) is not place_of(parameter) and not _is_count(value)
+
+
+def _is_count(value: torch.Tensor) -> bool:
+    """Tell a count of steps, which torch keeps here wherever the parameter is."""
+    return value.dim() == 0 and not isinstance(value, PointerTensor)
+
+
+def _settled(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return beside(parameter, value) if _is_apart(parameter, value) else value
 
 
 def _put_state_right(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -274,7 +227,7 @@ def _put_state_right(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             else:  # all is here: the step of a model that never went anywhere pays for this loop only
                 continue
         if any(_is_apart(parameter, value) for value in _leaves(state)):
-            optimizer.state[parameter] = _mapped(state, partial(_beside, parameter))
+            optimizer.state[parameter] = _mapped(state, partial(_settled, parameter))
 
 
 def _leaves(state: Any) -> Iterator[torch.Tensor]:

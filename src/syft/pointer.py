@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NoReturn, cast
 
 import torch
@@ -183,6 +184,14 @@ class PointerTensor(torch.Tensor):
         self._leave(spent)
         return moved
 
+    def give_copy(self, worker: Any, user: str = "") -> PointerTensor:
+        """Have the object sent to another worker too, under a new id; return a pointer to it there."""
+        handle, id = self._handle, new_id()
+        handle.location.request(Give(handle.id, worker.id, id, user=user))
+        given = PointerTensor.of(Handle(id, worker, handle.owner), self)
+        given._tags, given._description = self._tags, self._description
+        return given
+
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
         """Have the worker this points to send its object on, and keep a pointer to it there."""
         self._handle.location.request(Lend(self._handle.id, worker.id, new_id(), user))
@@ -293,6 +302,43 @@ class PointerTensor(torch.Tensor):
 
 
 def become(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Make the Python object ``tensor`` be what ``other`` is (torch.utils.swap_tensors), and return it."""
-    torch.utils.swap_tensors(tensor, other)
+    """Make the Python object ``tensor`` be what ``other`` is, and the other way round; returns ``tensor``.
+
+    As ``torch.utils.swap_tensors``, which refuses tensors that a live graph has saved or that have
+    weak references, as the weights of recurrent layers have. Here the graph keeps the old tensor,
+    and passes on the gradient that a later backward pass brings to it.
+    """
+    tensor.__class__, other.__class__ = other.__class__, tensor.__class__
+    tensor.__dict__, other.__dict__ = other.__dict__, tensor.__dict__
+    torch._C._swap_tensor_impl(tensor, other)
+    # Hooks are noted on the Python object and registered with what it was: register them anew.
+    if tensor._backward_hooks is not None:
+        tensor._backward_hooks = tensor._backward_hooks
+    if tensor._post_accumulate_grad_hooks is not None:
+        tensor._post_accumulate_grad_hooks = tensor._post_accumulate_grad_hooks
+    if other.is_leaf and other.requires_grad and other._use_count() > 1:  # type: ignore[attr-defined]
+        other.grad = None
+        other.register_post_accumulate_grad_hook(partial(_pass_on_gradient, tensor))  # type: ignore[no-untyped-call]
     return tensor
+
+
+def _pass_on_gradient(tensor: torch.Tensor, old: torch.Tensor) -> None:
+    gradient, old.grad = beside(tensor, cast(torch.Tensor, old.grad)), None
+    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+
+def place_of(tensor: torch.Tensor) -> Any:
+    """Return the worker where a tensor is; None is here."""
+    return tensor.location if isinstance(tensor, PointerTensor) else None
+
+
+def beside(neighbour: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return ``value`` where ``neighbour`` is: itself if it is there, else a copy, outside the graph."""
+    if place_of(value) is place_of(neighbour):
+        return value
+    if not isinstance(neighbour, PointerTensor):
+        return read(value)
+    if isinstance(value, PointerTensor):
+        return value.give_copy(neighbour.location)
+    with torch.no_grad():  # also to the far end of a chain
+        return neighbour.new_empty(value.shape, dtype=value.dtype).copy_(value)
