@@ -100,7 +100,8 @@ class BaseWorker:
         """Return pointers to the objects whose tags or description hold every word of the query.
 
         A word may be a tag, with or without its #, a word of the description, which has no #, or an
-        id. Without any word: all objects that have a tag or a description. The pointers do not own the objects.
+        id. Without any word: all objects that have a tag or a description. The pointers do not own
+        the objects.
         """
         words = tuple(str(w) for q in query for w in ([q] if isinstance(q, (str, int)) else q))
         found = cast(Found, self.request(Search(words)))
