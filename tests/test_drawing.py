@@ -17,6 +17,10 @@ from syft import errors
 from syft.annotations import private_tensor, tag
 from syft.drawing import Drawing
 from syft.pointer import PointerTensor
+from syft.store import Label
+from syft.transport import InProcess
+from syft.worker import Worker
+from syft.workers import BaseWorker
 
 SVG = "{http://www.w3.org/2000/svg}"
 EDGE = 0.5
@@ -255,6 +259,35 @@ def test_values_are_shown_only_when_asked_for_and_never_those_of_private_tensors
     assert "[[1 2] [3 4]]" in words
     assert "private" in words
     assert not any(word and word.startswith(("[77", "[55")) for word in words)
+
+
+def test_values_of_every_kind_of_tensor(bob):
+    kinds = [torch.tensor(2.5), torch.tensor([True]), torch.tensor([1 + 2j]), torch.eye(2).to_sparse(), torch.ones(0)]
+    pointers = [sy.send(tensor, bob) for tensor in kinds]
+    words = Seen(sy.draw(*pointers, values=True)).words
+    assert {"2.5", "[True]", "[(1+2j)]", "[[1 0] [0 1]]", "[]", "float32 scalar", "float32 [0]"} <= set(words)
+
+
+class Elsewhere(BaseWorker):
+    """A worker whose store cannot be looked into, as one in another process."""
+
+    def __init__(self, id: str) -> None:
+        worker = Worker(id, sy.get_worker)
+        self.shut = worker.shut
+        super().__init__(id, InProcess(worker))
+
+
+def test_of_a_worker_elsewhere_only_what_can_be_found_is_shown(bob):
+    far = Elsewhere("far")
+    tagged = far.send(torch.ones(2, 3), label=Label(("#open",)))
+    untagged, unseen = far.send(torch.ones(4)), far.send(torch.ones(5))
+    seen = check_nothing_overlaps(sy.draw(far, untagged=untagged))
+    assert seen.words.count("float32 [2, 3]") == 1
+    assert "#open" in seen.words
+    assert "float32 [4]" in seen.words, "a pointer tells of what it points to"
+    assert "float32 [5]" not in seen.words
+    assert seen.broken == [False]
+    del tagged, unseen
 
 
 def test_tags_are_shown_and_escaped(bob):

@@ -56,7 +56,8 @@ def draw(*things: Any, values: bool = False, **named: Any) -> Drawing:
 
     Args:
         things: workers, pointers, local tensors, modules; nothing at all means every worker known here.
-        values: show the values of small tensors too, except private ones. For workers in this process.
+        values: show the values of small tensors too, up to 8 numbers, of workers in this process; never
+            those of private tensors.
         named: the same, with the name to show: ``draw(bob, x=x)``.
 
     Raises:
@@ -236,7 +237,7 @@ class _Scene:
     def _values_of(self, value: torch.Tensor, private: bool) -> list[str]:
         if not self._values or private or value.numel() > _MOST_VALUES:
             return []
-        return [_numbers(value.tolist())]
+        return [_numbers(value.detach().to_dense().tolist())]
 
 
 def _short(id: int) -> str:
