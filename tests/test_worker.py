@@ -23,6 +23,7 @@ from syft.messages import (
     Get,
     Give,
     Lend,
+    Placed,
     Put,
     Ran,
     Release,
@@ -64,7 +65,7 @@ def filled() -> Worker:
         Put(2, torch.tensor([1, 2, 3])),
         Put(3, torch.tensor([5.0]), allowed=("alice",)),
     ):
-        assert ask(worker, message) == Done()
+        assert isinstance(ask(worker, message), Placed)
     return worker
 
 
@@ -107,7 +108,7 @@ def test_an_id_is_free_again_when_all_owners_of_what_was_taken_have_let_go(worke
     ask(worker, Get(2, 20))
     assert ask(worker, Put(2, torch.ones(1))).code == "id-in-use"
     ask(worker, Release((2,)))
-    assert ask(worker, Put(2, torch.ones(1))) == Done()
+    assert ask(worker, Put(2, torch.ones(1))) == Placed(Meta.of(torch.ones(1)))
 
 
 def test_labels_and_search(worker: Worker) -> None:
@@ -144,11 +145,12 @@ FAILURES = {
         Run("aten::neg", [Ref(99)], {}, (10,)), Run("aten::cat", [[Ref(1), Ref(99)]], {}, (10,)),
         Run("aten::add.out", [Ref(1), Ref(1)], {"out": Ref(99)}, ()),
     ],
-    "id-in-use": [Put(1, torch.ones(1)), Run("aten::neg", [Ref(1)], {}, (2,)), Get(1, 2), Get(1, 1), Give(1, "alice", 9, 2)],
-    "operator-not-allowed": [Run("aten::from_file", ["x"], {}, (10,)), Run("os::system", ["x"], {}, ()), Run("", [], {}, ())],
+    "id-in-use": [Put(1, torch.ones(1)), Run("aten::neg", [Ref(1)], {}, (2,)), Get(1, 2), Get(1, 1), Give(1, "a", 9, 2)],
+    "operator-not-allowed": [Run("aten::from_file", ["x"], {}, (10,)), Run("os::system", [], {}, ())],
     "operator-failed": [
         Run("aten::mm", [Ref(1), Ref(2)], {}, (10,)), Run("aten::add_.Tensor", [Ref(2), 1.5], {}, ()),
-        Run("aten::neg", [], {}, (10,)), Run("aten::neg", ["x"], {}, (10,)), Run("aten::neg", [Ref(1)], {"no": 1}, (10,)),
+        Run("aten::neg", [], {}, (10,)), Run("aten::neg", ["x"], {}, (10,)),
+        Run("aten::neg", [Ref(1)], {"no": 1}, (10,)),
     ],
     "operator-index-failed": [Run("aten::select.int", [Ref(1), 0, 7], {}, (10,))],
     "get-not-permitted": [Get(3), Get(3, 10, "eve")],

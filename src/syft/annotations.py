@@ -7,11 +7,10 @@ from typing import TypeVar
 
 import torch
 
-from .errors import LimitExceeded, Misuse
+from .errors import Misuse
 from .ids import new_id
-from .limits import MAX_DESCRIPTION_LENGTH, MAX_TAG_LENGTH, MAX_TAGS
 from .policy import Policy
-from .store import Label
+from .store import Label, check_label
 
 T = TypeVar("T", bound=torch.Tensor)
 
@@ -80,17 +79,3 @@ def _check_local(tensor: torch.Tensor) -> None:
             mend="Make a local tensor private before you send it: x.private_tensor(allowed_users=[...]).send(bob).",
         )
 
-
-def check_label(label: Label) -> Label:
-    """Return ``label`` if it is within the limits."""
-    if not all(isinstance(word, str) for word in (*label.tags, label.description)):
-        raise Misuse("tags and descriptions are strings", mend='x.tag("#mnist").describe("digits")')
-    if (
-        len(label.tags) > MAX_TAGS
-        or len(label.description) > MAX_DESCRIPTION_LENGTH
-        or any(len(t) > MAX_TAG_LENGTH for t in label.tags)
-    ):
-        raise LimitExceeded(
-            f"at most {MAX_TAGS} tags of {MAX_TAG_LENGTH} characters and a description of {MAX_DESCRIPTION_LENGTH}"
-        )
-    return label

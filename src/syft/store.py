@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from . import limits
-from .errors import IdInUse, ObjectGone
+from .errors import IdInUse, LimitExceeded, Misuse, ObjectGone
 from .policy import Policy
 
 
@@ -28,6 +28,23 @@ class Label(NamedTuple):
 
 def _words(text: str) -> set[str]:
     return {word.strip(".,;:!?()[]\"'#").casefold() for word in text.split()}
+
+
+def check_label(label: Label) -> Label:
+    """Return ``label`` if it is within the limits."""
+    if not all(isinstance(word, str) for word in (*label.tags, label.description)):
+        raise Misuse("tags and descriptions are strings", mend='x.tag("#mnist").describe("digits")')
+    if (
+        len(label.tags) > limits.MAX_TAGS
+        or len(label.description) > limits.MAX_DESCRIPTION_LENGTH
+        or any(len(t) > limits.MAX_TAG_LENGTH for t in label.tags)
+    ):
+        raise LimitExceeded(
+            f"at most {limits.MAX_TAGS} tags of {limits.MAX_TAG_LENGTH} characters, "
+            f"and a description of {limits.MAX_DESCRIPTION_LENGTH}",
+            mend="Keep longer texts in a tensor or a file, and tag with its name.",
+        )
+    return label
 
 
 class Store:
