@@ -136,6 +136,16 @@ def test_a_seed_fixes_ids(bob: sy.VirtualWorker) -> None:
     assert ids() == ids()
 
 
+def test_a_seed_gives_no_id_that_is_in_use(bob: sy.VirtualWorker) -> None:
+    def cell() -> torch.Tensor:
+        sy.TorchHook(torch, seed=7)
+        p = torch.ones(2).send(bob)
+        return p + p
+
+    first = cell()
+    assert (cell() + first).get().tolist() == [4.0, 4.0]
+
+
 def test_a_hook_is_made_for_torch() -> None:
     with pytest.raises(Misuse, match="made for torch"):
         sy.TorchHook("torch")  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from .fl.dataset import federate
 from .ids import seed_ids
 from .multipointer import combine_pointers
 from .sending import send_
-from .workers import BaseWorker, become_local_worker, local_worker
+from .workers import BaseWorker, VirtualWorker, become_local_worker, known_workers, local_worker
 
 _NAMES_OF_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 _REGISTRARS = {f.__code__ for f in (nn.Module.register_parameter, nn.Module.register_buffer, nn.Module.add_module)}
@@ -122,6 +122,10 @@ WORDS: dict[type, dict[str, Word]] = {
 }
 
 
+def _objects_are_held() -> bool:
+    return any(worker.objects_count() for worker in known_workers() if isinstance(worker, VirtualWorker))
+
+
 class TorchHook:
     """Gives torch's tensors, modules and datasets the words of PySyft 0.2: ``x.send(bob)`` and the rest.
 
@@ -132,7 +136,8 @@ class TorchHook:
         torch: the module torch.
         local_worker: the worker that is to hold this process's pointers, instead of ``me``.
         is_client, verbose: taken for the sake of older code, and without effect.
-        seed: makes the ids that follow the same in every run.
+        seed: makes the ids that follow the same in every run. Without effect while workers hold
+            objects, which may have those ids.
     """
 
     current: TorchHook | None = None
@@ -148,7 +153,7 @@ class TorchHook:
         if getattr(torch, "__name__", None) != "torch":
             raise Misuse("a TorchHook is made for torch", mend="hook = sy.TorchHook(torch)")
         self.torch = torch
-        if seed is not None:
+        if seed is not None and not _objects_are_held():
             seed_ids(seed)
         if local_worker is not None:
             become_local_worker(local_worker)
