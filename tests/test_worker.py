@@ -145,7 +145,7 @@ FAILURES = {
         Run("aten::neg", [Ref(99)], {}, (10,)), Run("aten::cat", [[Ref(1), Ref(99)]], {}, (10,)),
         Run("aten::add.out", [Ref(1), Ref(1)], {"out": Ref(99)}, ()),
     ],
-    "id-in-use": [Put(1, torch.ones(1)), Run("aten::neg", [Ref(1)], {}, (2,)), Get(1, 2), Get(1, 1), Give(1, "a", 9, 2)],
+    "id-in-use": [Put(1, torch.ones(1)), Run("aten::neg", [Ref(1)], {}, (2,)), Get(1, 2), Get(1, 1), Give(1, "", 9, 2)],
     "operator-not-allowed": [Run("aten::from_file", ["x"], {}, (10,)), Run("os::system", [], {}, ())],
     "operator-failed": [
         Run("aten::mm", [Ref(1), Ref(2)], {}, (10,)), Run("aten::add_.Tensor", [Ref(2), 1.5], {}, ()),

@@ -36,7 +36,7 @@ class Run(Message):
 
 
 class Put(Message):
-    """Store a tensor, or a pointer (``Reference``), as ``id``. -> Done"""
+    """Store a tensor, or a pointer (``Reference``), as ``id``. -> Placed"""
 
     id: Id
     value: Any
@@ -59,7 +59,7 @@ class Get(Message):
 
 
 class Give(Message):
-    """Send ``id`` straight to the worker ``to`` as ``as_id``; ``take_as`` as in Get. -> Done"""
+    """Send ``id`` straight to the worker ``to`` as ``as_id``; ``take_as`` as in Get. -> Placed"""
 
     id: Id
     to: Name

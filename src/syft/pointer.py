@@ -14,6 +14,7 @@ from .dispatch import Handle, Spent, dispatch, read, take_metadata, wrap
 from .errors import IdInUse, Misuse, ObjectGone
 from .ids import new_id
 from .messages import Describe, Fetch, Give, Lend, Retain
+from .store import Label, check_label
 from .wire import Meta, Reference
 
 
@@ -31,8 +32,8 @@ class PointerTensor(torch.Tensor):
     _description: str = ""
     _fate: str = ""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
-    __torch_dispatch__ = classmethod(dispatch)
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_dispatch__ = classmethod(dispatch)  # type: ignore[assignment]
 
     @classmethod
     def of(cls, handle: Handle, meta: Any, id: int | None = None) -> PointerTensor:
@@ -88,6 +89,7 @@ class PointerTensor(torch.Tensor):
         return self._describe(self._tags, description)
 
     def _describe(self, tags: tuple[str, ...], description: str) -> PointerTensor:
+        check_label(Label(tags, description))
         self._handle.location.request(Describe(self._handle.id, tags, description))
         self._tags, self._description = tags, description
         return self
@@ -110,9 +112,9 @@ class PointerTensor(torch.Tensor):
         """
         if requires_grad:
             home = self._handle.location
-            return Cross.apply(self, lambda value: value.take(user, reason), home.send)
+            return cast(torch.Tensor, Cross.apply(self, lambda value: value.bring(user, reason), home.send))
         grad = self._own_grad()
-        value = self.take(user, reason)
+        value = self.bring(user, reason)
         if grad is not None:
             value.grad = grad.get(user=user, reason=reason)
         return value.requires_grad_(self.requires_grad)
@@ -121,7 +123,7 @@ class PointerTensor(torch.Tensor):
         """As :meth:`get`, in place: this very tensor becomes the local one."""
         return become(self, self.get(**options))
 
-    def take(self, user: str = "", reason: str = "") -> torch.Tensor:
+    def bring(self, user: str = "", reason: str = "") -> torch.Tensor:
         """Bring only the object, without gradient or graph, to the worker that holds this pointer."""
         handle = self._handle
         self._check_not_left()
@@ -132,7 +134,8 @@ class PointerTensor(torch.Tensor):
 
     def remote_get(self, *, user: str = "") -> PointerTensor:
         """Have the worker this points to bring home what its own pointer points to."""
-        self._handle.location.request(Fetch(self._handle.id, user))
+        placed = self._handle.location.request(Fetch(self._handle.id, user))
+        take_metadata(self, PointerTensor.of(self._handle, placed.meta))
         return self
 
     # ---- going elsewhere ----
@@ -154,9 +157,10 @@ class PointerTensor(torch.Tensor):
         if worker is self.owner:
             return self.get(user=user, requires_grad=requires_grad)
         if requires_grad:
-            return Cross.apply(
+            crossed = Cross.apply(
                 self, lambda value: value._give(worker, user), lambda gradient: gradient._give(origin, user)
             )
+            return cast(torch.Tensor, crossed)
         grad = self._own_grad()
         moved = self._give(worker, user)
         if grad is not None:
@@ -174,12 +178,12 @@ class PointerTensor(torch.Tensor):
         spent = Spent(handle, f"was moved to {worker.id}")
         as_id, take_as = handle.id, new_id()
         try:
-            handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
+            meta = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user)).meta
         except IdInUse:
             as_id = new_id()
-            handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
+            meta = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user)).meta
         handle.id, handle.owns = take_as, True
-        moved = PointerTensor.of(Handle(as_id, worker, handle.owner), self)
+        moved = PointerTensor.of(Handle(as_id, worker, handle.owner), meta)
         moved._tags, moved._description = self._tags, self._description
         self._leave(spent)
         return moved
@@ -187,14 +191,15 @@ class PointerTensor(torch.Tensor):
     def give_copy(self, worker: Any, user: str = "") -> PointerTensor:
         """Have the object sent to another worker too, under a new id; return a pointer to it there."""
         handle, id = self._handle, new_id()
-        handle.location.request(Give(handle.id, worker.id, id, user=user))
-        given = PointerTensor.of(Handle(id, worker, handle.owner), self)
+        meta = handle.location.request(Give(handle.id, worker.id, id, user=user)).meta
+        given = PointerTensor.of(Handle(id, worker, handle.owner), meta)
         given._tags, given._description = self._tags, self._description
         return given
 
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
         """Have the worker this points to send its object on, and keep a pointer to it there."""
-        self._handle.location.request(Lend(self._handle.id, worker.id, new_id(), user))
+        placed = self._handle.location.request(Lend(self._handle.id, worker.id, new_id(), user))
+        take_metadata(self, PointerTensor.of(self._handle, placed.meta))
         return self
 
     def copy(self) -> PointerTensor:
@@ -251,7 +256,7 @@ class PointerTensor(torch.Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, source: PointerTensor) -> None:
+    def data(self, source: torch.Tensor) -> None:
         take_metadata(self, source)
 
     def tolist(self) -> Any:
@@ -266,7 +271,7 @@ class PointerTensor(torch.Tensor):
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         handle = self._handle
         text = f"(Wrapper)>[PointerTensor | {handle.owner.id}:{self.id} -> {self.location.id}:{handle.id}]"
         if self._tags:
@@ -318,7 +323,7 @@ def become(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         tensor._post_accumulate_grad_hooks = tensor._post_accumulate_grad_hooks
     if other.is_leaf and other.requires_grad and other._use_count() > 1:  # type: ignore[attr-defined]
         other.grad = None
-        other.register_post_accumulate_grad_hook(partial(_pass_on_gradient, tensor))  # type: ignore[no-untyped-call]
+        other.register_post_accumulate_grad_hook(partial(_pass_on_gradient, tensor))
     return tensor
 
 

@@ -59,15 +59,15 @@ class Pointer(Protocol):
     def reference(self) -> Reference:
         """Name the object, with one more ownership for whoever receives the name."""
 
-    def take(self, user: str) -> torch.Tensor:
+    def bring(self, user: str) -> torch.Tensor:
         """Bring the object here, in the name of ``user``; the pointer is spent."""
 
 
 class Peer(Protocol):
     """What a worker asks of another worker."""
 
-    def put(self, value: torch.Tensor, id: int, label: Label = ..., policy: policy.Policy = ...) -> None:
-        """Store a tensor, or a pointer, there."""
+    def put(self, value: torch.Tensor, id: int, label: Label = ..., policy: policy.Policy = ...) -> Meta:
+        """Store a tensor, or a pointer, there; return its metadata as it is there."""
 
     def adopt(self, reference: Reference, owner: str) -> torch.Tensor:
         """Make a pointer, held by ``owner``, of a reference to an object at this peer."""
@@ -154,10 +154,11 @@ class Worker:
             raise
         except _REFUSALS as error:
             raise self._failed(error) from error
-        if is_plain:
-            objects[message.results[0]] = outputs
-            outputs = (outputs,)
-        elif operator.in_place:
+        if is_plain or operator.in_place:
+            if not isinstance(outputs, torch.Tensor):  # numbers in the place of tensors gave a number
+                raise MalformedMessage(f"{operator.name} was given no tensor", where=self.id)
+            if is_plain:
+                objects[message.results[0]] = outputs
             outputs = (outputs,)
         else:
             outputs = self._store_results(operator, outputs, message.results)
@@ -231,7 +232,7 @@ class Worker:
 
     # ---- objects ----
 
-    def _put(self, message: Put) -> Done:
+    def _put(self, message: Put) -> Placed:
         value = message.value
         self.store.check_free(message.id)
         if isinstance(value, Reference):
@@ -240,7 +241,7 @@ class Worker:
             raise MalformedMessage("only a tensor or a pointer can be put", where=self.id)
         allowed = None if message.allowed is None else frozenset(message.allowed)
         self.store.put(message.id, value, Label(message.tags, message.description), allowed)
-        return Done()
+        return Placed(cast(Meta, value))
 
     def _get(self, message: Get) -> Value:
         value = self.store.find(message.id)
@@ -252,18 +253,17 @@ class Worker:
             self.store.take(message.id, message.take_as, "it was taken home by a get")
         return Value(outgoing)
 
-    def _give(self, message: Give) -> Done:
+    def _give(self, message: Give) -> Placed:
         if message.take_as is not None:
             self.store.check_free(message.take_as)
-        self._put_at(message.to, message.id, message.as_id, message.user)
+        meta = self._put_at(message.to, message.id, message.as_id, message.user)
         if message.take_as is not None:
             self.store.take(message.id, message.take_as, f"it was moved to {message.to}")
-        return Done()
+        return Placed(meta)
 
     def _lend(self, message: Lend) -> Placed:
-        value = self.store.find(message.id)
-        self._put_at(message.to, message.id, message.as_id, message.user)
-        pointer = self._peer(message.to).adopt(Reference(message.to, message.as_id, Meta.of(value)), self.id)
+        meta = self._put_at(message.to, message.id, message.as_id, message.user)
+        pointer = self._peer(message.to).adopt(Reference(message.to, message.as_id, meta), self.id)
         self.store.objects[message.id] = pointer
         return Placed(cast(Meta, pointer))
 
@@ -275,14 +275,14 @@ class Worker:
                 where=self.id,
                 mend="To bring it home use x.get().",
             )
-        value = cast(Pointer, pointer).take(message.user)
+        value = cast(Pointer, pointer).bring(message.user)
         self.store.objects[message.id] = value
         return Placed(cast(Meta, value))
 
-    def _put_at(self, worker: str, id: int, as_id: int, user: str) -> None:
+    def _put_at(self, worker: str, id: int, as_id: int, user: str) -> Meta:
         value, label, allowed = self.store.find(id), self.store.label_of(id), self.store.policy_of(id)
         policy.permit_send(allowed, user, self.id)
-        self._peer(worker).put(value, as_id, label, allowed)
+        return self._peer(worker).put(value, as_id, label, allowed)
 
     def _retire(self, message: Retire) -> Done:
         names = (*message.ids, *message.take_as)

@@ -14,13 +14,13 @@ from .annotations import label_of, policy_of
 from .dispatch import Handle, run
 from .errors import Misuse, SyftError, WorkerNotFound
 from .ids import new_id
-from .messages import Clear, Found, Get, Put, Search, Value
+from .messages import Clear, Found, Get, Placed, Put, Search, Value
 from .operators import BY_NAME
 from .pointer import PointerTensor
 from .policy import Policy
 from .store import Label
 from .transport import Encoded, InProcess, Transport
-from .wire import Reference
+from .wire import Meta, Reference
 from .worker import Worker
 
 _workers: dict[str, BaseWorker] = {}
@@ -60,22 +60,23 @@ class BaseWorker:
 
     # ---- objects ----
 
-    def put(self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None) -> None:
-        """Store a tensor, or a pointer, there under ``id``. Raises IdInUse."""
+    def put(self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None) -> Meta:
+        """Store a tensor, or a pointer, there under ``id``; return its metadata there. Raises IdInUse."""
         users = None if policy is None else tuple(sorted(policy))
         outgoing = value.reference() if isinstance(value, PointerTensor) else value
         try:
-            self.request(Put(id, outgoing, label.tags, label.description, users))
+            placed = cast(Placed, self.request(Put(id, outgoing, label.tags, label.description, users)))
         except SyftError:
             if isinstance(value, PointerTensor):
                 value._handle.location.release(value._handle.id)
             raise
+        return placed.meta
 
     def send(self, value: torch.Tensor, id: int | None = None, **options: Any) -> PointerTensor:
         """Store a tensor, or a pointer, there and return a pointer to it, outside the graph."""
         id = new_id() if id is None else id
-        self.put(value, id, **options)
-        return PointerTensor.of(Handle(id, self, local_worker()), value)
+        meta = self.put(value, id, **options)
+        return PointerTensor.of(Handle(id, self, local_worker()), meta)
 
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
         """Return the object of ``handle``: a tensor, or a pointer if it is one.
