@@ -684,3 +684,8 @@ def test_torch_words_of_shape_errors(bob: VirtualWorker) -> None:
     assert str(here.value) in str(there.value)
     with pytest.raises(IndexError, match="out of bounds"):
         x[5]
+
+
+def test_take_is_the_operator_of_torch(bob: VirtualWorker) -> None:
+    taken = send(matrix(), bob).take(send(torch.tensor([0, 3]), bob))
+    assert torch.equal(taken.get(), matrix().take(torch.tensor([0, 3])))

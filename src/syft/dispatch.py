@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import torch
 from torch._ops import OpOverload
@@ -133,7 +133,8 @@ def _sent(cls: type[Any], value: Any, location: Location) -> Any:
 def _apart(pointer_at: str, other: str, mend: str) -> NotCollocated:
     return NotCollocated(
         f"the operands are not in one place: one is at {pointer_at}, {other}",
-        mend=f"Bring them together first, with {mend} or .get(); new tensors beside a pointer p come from p.new_zeros(...).",
+        mend=f"Bring them together first, with {mend} or .get(); "
+        "new tensors beside a pointer p come from p.new_zeros(...).",
     )
 
 
@@ -162,7 +163,7 @@ def with_constants_sent(name: str, args: tuple[Any, ...], place: Place, apart: N
     """
     apart.__traceback__ = None  # its frames hold references too
     structural = STRUCTURAL_ARGUMENTS.get(name, ())
-    sent = [list(a) if isinstance(a, list) else a for a in args]
+    sent: list[Any] = [list(a) if isinstance(a, list) else a for a in args]
     found = False
     for i in range(len(sent)):
         holder, keys = (sent[i], range(len(sent[i]))) if isinstance(sent[i], list) else (sent, range(i, i + 1))
@@ -394,7 +395,7 @@ def read(pointer: Any) -> torch.Tensor:
     while hasattr(pointer, "_handle"):
         handle = pointer._handle
         pointer = handle.location.get(handle, take=False)
-    return pointer
+    return cast(torch.Tensor, pointer)
 
 
 _aten = torch.ops.aten

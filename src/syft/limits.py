@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+# fmt: off
 # name                                what is bounded
 MAX_ID: Final = 2**63 - 1           # an object's id
 MAX_FRAME_BYTES: Final = 4 << 30    # one frame of an encoded message (a tensor's memory)

@@ -228,9 +228,9 @@ def take_for(holder: torch.Tensor, pointer: PointerTensor, user: str, reason: st
     While an autograd graph has ``holder``, the object lives on, hidden, for that graph.
     """
     if holder._use_count() == 1:  # type: ignore[attr-defined]
-        return pointer.take(user, reason)
+        return pointer.bring(user, reason)
     pointer._check_not_left()
-    value = _bare(pointer, alias=True).take(user, reason)
+    value = _bare(pointer, alias=True).bring(user, reason)
     pointer._fate = "was taken home by get()"
     return value
 

@@ -54,8 +54,8 @@ class Operator:
     """
 
     __slots__ = (
-        "name", "call", "plain", "in_place", "returned", "written", "keywords", "gives_list", "gives_value", "changes_view",
-        "reveals_shape",
+        "name", "call", "plain", "in_place", "returned", "written", "keywords", "gives_list", "gives_value",
+        "changes_view", "reveals_shape",
     )  # fmt: skip
 
     def __init__(self, name: str, overload: OpOverload) -> None:
@@ -102,7 +102,7 @@ def _safe(name: str, overload: OpOverload) -> Callable[..., Any]:
         before = tensor.untyped_storage().nbytes()
         overload(tensor, *args, **kwargs)
         storage = tensor.untyped_storage()
-        torch.empty(0, dtype=torch.uint8).set_(storage)[before:].zero_()  # type: ignore[arg-type]
+        torch.empty(0, dtype=torch.uint8).set_(storage)[before:].zero_()
         return tensor
 
     return zeroed if name in _UNINITIALISED else grown if name in _GROWING else overload

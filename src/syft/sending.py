@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -52,7 +52,7 @@ def send(
         return combine_pointers(*pointers) if requires_grad else MultiPointerTensor.of(pointers)
     worker = workers[0]
     if requires_grad:
-        return Cross.apply(tensor, lambda value: place(value, worker, user), _bring)
+        return cast(torch.Tensor, Cross.apply(tensor, lambda value: place(value, worker, user), _bring))
     pointer = place(tensor, worker, user)
     if (tensor.is_leaf or tensor.retains_grad) and tensor.grad is not None:
         pointer.grad = send(tensor.grad, worker, user=user)
@@ -87,7 +87,7 @@ def place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
 
 
 def _bring(pointer: torch.Tensor) -> torch.Tensor:
-    return pointer.take() if isinstance(pointer, PointerTensor) else pointer
+    return pointer.bring() if isinstance(pointer, PointerTensor) else pointer
 
 
 def _object_id(tensor: torch.Tensor, own: int) -> int:
