@@ -193,6 +193,18 @@ def test_words_of_a_pointer_are_its_own(hook: sy.TorchHook, bob: sy.VirtualWorke
         p.allow("eve")
 
 
+def test_several_workers_and_combined_pointers(
+    hook: sy.TorchHook, bob: sy.VirtualWorker, alice: sy.VirtualWorker
+) -> None:
+    both = torch.tensor([1.0, 2.0]).send(bob, alice)
+    assert isinstance(both, sy.MultiPointerTensor)
+    assert both.get(sum_results=True).tolist() == [2.0, 4.0]
+    p, q = torch.tensor([1.0]).send(bob), torch.tensor([2.0]).send(alice)
+    assert [t.tolist() for t in (p.combine(q) * 2).get()] == [[2.0], [4.0]]
+    with pytest.raises(Misuse, match="only pointers"):
+        p.combine(torch.ones(1))
+
+
 def test_send_in_place_and_back(hook: sy.TorchHook, bob: sy.VirtualWorker) -> None:
     x = same = torch.tensor([1.0, 2.0])
     x.send_(bob)
