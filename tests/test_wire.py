@@ -132,7 +132,7 @@ def test_what_is_not_of_the_closed_set_is_not_sent(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{}, b"", datetime.datetime.now(datetime.UTC), [[{"a": 1}]], [b"x"], msgspec.msgpack.Ext(77, b""), msgspec.msgpack.Ext(-1, b"0000")]
+    "value", [{}, b"", datetime.datetime.now(datetime.UTC), [[{"a": 1}]], msgspec.msgpack.Ext(77, b"")]
 )  # fmt: skip
 def test_messagepack_that_is_not_of_the_closed_set_is_refused(value: Any) -> None:
     for message in (
