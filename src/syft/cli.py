@@ -35,7 +35,7 @@ def demo(
     owners: Annotated[int, typer.Option(min=4, max=20, help="Among how many the training images are split.")] = 5,
     alpha: Annotated[
         float, typer.Option(min=0.01, max=1e6, help="Dirichlet's: the smaller, the less alike the owners' images.")
-    ] = 1.0,
+    ] = 2.0,
     epochs: Annotated[int, typer.Option(min=1, max=20, help="Of each owner in each round.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the plot goes, a .png; a .pdf is put beside it.")] = Path(

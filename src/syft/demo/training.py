@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 
     rounds: int = 20
     owners: int = 5
-    alpha: float = 1.0
+    alpha: float = 2.0
     seed: int = 0
     epochs: int = 1
     batch_size: int = 32
