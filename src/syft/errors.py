@@ -14,6 +14,10 @@ SyftError
 │   └── OperatorValueFailed  ... also a ValueError
 ├── MalformedMessage         bytes or a message that break the protocol
 ├── LimitExceeded            a bound of ``syft.limits`` is passed
+├── NodeError                what an owner set up does not hold
+│   ├── BadCertificate       a certificate or key that is missing, unsafe or not valid
+│   ├── BadConfig            a node's config, or a data set it names, is wrong
+│   └── AuditFailed          what has to be written down cannot be
 └── Misuse                   a call that cannot mean anything, whatever the data
     └── IdInUse              the worker already has an object of that id
 
@@ -117,6 +121,30 @@ class LimitExceeded(SyftError, ValueError):
     """A bound of :mod:`syft.limits` is passed."""
 
     code = "limit-exceeded"
+
+
+class NodeError(SyftError):
+    """What the owner of a node, or a person, has set up does not hold."""
+
+    code = "node-error"
+
+
+class BadCertificate(NodeError):
+    """A certificate or key is missing, readable by others, expired, or not of the authority."""
+
+    code = "bad-certificate"
+
+
+class BadConfig(NodeError, ValueError):
+    """A node's config, or a data set that it names, is wrong; the text names file and key."""
+
+    code = "bad-config"
+
+
+class AuditFailed(NodeError, OSError):
+    """The audit log, or the list of requests, cannot be written; so nothing is released."""
+
+    code = "audit-failed"
 
 
 class Misuse(SyftError, ValueError):

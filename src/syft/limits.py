@@ -19,3 +19,22 @@ MAX_TAG_LENGTH: Final = 256         # characters of a tag
 MAX_DESCRIPTION_LENGTH: Final = 65536  # characters of a description
 MAX_RESULTS: Final = 65536          # results of one operator
 MAX_FATES: Final = 4096             # objects whose end a worker still remembers, for error messages
+
+# of the names in certificates: lower case, since TLS does not tell cases apart
+NODE_NAME: Final = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+MAX_NODE_NAME_LENGTH: Final = 63    # characters of such a name: a common name takes no more than 64
+AUTHORITY_DAYS: Final = 3650        # how long a certificate authority holds
+CERTIFICATE_DAYS: Final = 365       # how long a certificate holds that it issues
+MAX_CLOCK_SKEW_MINUTES: Final = 60  # how far behind the clock of who reads a new certificate may be
+
+# what a node's config may change
+CLIENTS: Final = 64                 # clients of a node at one time
+ROOM_OBJECTS: Final = 100_000       # objects of one room
+ROOM_BYTES: Final = 4 << 30         # their memory together
+ROOM_MEMORY: Final = 8 << 30        # address space of a room's process
+ROOM_CPU_SECONDS: Final = 3600      # processor time of a room's process
+GRACE_SECONDS: Final = 60           # how long a room waits for its client to come back
+
+MAX_REASON_LENGTH: Final = 2000     # characters of the reason of a request
+MAX_OPEN_REQUESTS: Final = 32       # requests of one client that wait for the owner's answer
+MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for
