@@ -47,7 +47,7 @@ def federation(digits: Digits) -> Iterator[Federation]:
 
 @pytest.fixture(scope="module")
 def rounds() -> list[Round]:
-    with Experiment(Settings(rounds=3, owners=4, alpha=2.0, seed=1)) as experiment:
+    with Experiment(Settings(rounds=3, owners=4, alpha=10.0, seed=1)) as experiment:
         return list(experiment.rounds())
 
 
@@ -185,7 +185,7 @@ def test_same_seed_same_result(rounds: list[Round]) -> None:
     def result(r: Round) -> Round:
         return r._replace(seconds=0.0)
 
-    with Experiment(Settings(rounds=1, owners=4, alpha=2.0, seed=1)) as experiment:
+    with Experiment(Settings(rounds=1, owners=4, alpha=10.0, seed=1)) as experiment:
         again = list(experiment.rounds())
     assert [result(r) for r in again] == [result(rounds[0])]
     with pytest.raises(WorkerNotFound):
