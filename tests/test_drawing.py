@@ -184,6 +184,7 @@ def test_ten_objects(bob):
     seen = check_nothing_overlaps(sy.draw(bob, seventh=pointers[6]))
     assert len(seen.cards) == 11
     assert seen.ends() == [("seventh", short(pointers[6].id_at_location))]
+    assert seen.arrows[0][0][1] == seen.arrows[0][-1][1], "the pointer stands beside what it points to"
     assert len(check_nothing_overlaps(sy.draw(*pointers)).arrows) == 10
 
 
@@ -193,6 +194,16 @@ def test_five_workers():
     seen = check_nothing_overlaps(sy.draw(**pointers))
     assert len(seen.workers) == 6
     assert sorted(name for name, _ in seen.ends()) == sorted(pointers)
+
+
+def test_what_is_given_is_reordered_only_where_arrows_would_cross(bob, alice):
+    first, second = sy.send(torch.ones(1), bob), sy.send(torch.ones(2), bob)
+    at_alice = sy.send(torch.ones(3), alice)
+    tangled = check_nothing_overlaps(sy.draw(alice, bob, second=second, at_alice=at_alice, first=first))
+    down = sorted(tangled.arrows, key=lambda arrow: arrow[0][1])
+    assert down == sorted(tangled.arrows, key=lambda arrow: arrow[-1][1])
+    assert [name for name, _ in Seen(sy.draw(alice, bob, a=at_alice, b=first)).ends()] == ["a", "b"]
+    assert [name for name, _ in Seen(sy.draw(bob, alice, b=first, a=at_alice)).ends()] == ["b", "a"]
 
 
 def test_an_arrow_goes_round_the_workers_between(bob, alice):
@@ -207,8 +218,15 @@ def test_circles_and_pointers_of_a_worker_to_itself(bob, alice):
     there = sy.send(sy.send(torch.ones(2), bob), alice)
     and_back = sy.send(sy.send(torch.ones(2), alice), bob)
     to_itself = sy.send(sy.send(torch.ones(2), alice), alice)
-    seen = check_nothing_overlaps(sy.draw(there=there, and_back=and_back, to_itself=to_itself))
+    drawing = sy.draw(there=there, and_back=and_back, to_itself=to_itself)
+    seen = check_nothing_overlaps(drawing)
     assert len(seen.arrows) == 6
+    assert re.findall(r"^\w+", drawing.text, re.MULTILINE) == ["me", "alice", "bob"], "as without the way back"
+
+
+def test_what_is_given_twice_is_drawn_once(bob):
+    x = sy.send(torch.ones(1), bob)
+    assert len(Seen(sy.draw(x, bob, bob, x=x)).cards) == 2
 
 
 @pytest.mark.in_process
