@@ -69,7 +69,7 @@ class Held:
         self.pointer, self.grip = pointer, grip
         self.same = weakref.ref(pointer)
         self.tags: tuple[str, ...] = ()
-        # As with local tensors, torch has a view keep what it is a view of.
+        # As with local tensors, torch has a view keep what it was made of.
         self.base: Held | None = None
         self.views, self.dropped = 0, False
 
@@ -84,7 +84,7 @@ UNARY: tuple[Operator, ...] = (
     lambda x: x + 1,
     lambda x: x.sum(),
     lambda x: x.relu(),
-    lambda x: x.flatten(),
+    lambda x: x.unsqueeze(-1),
     lambda x: x[..., 0],
     lambda x: x.view(-1),
     lambda x: x.unsqueeze(0),
@@ -136,11 +136,11 @@ class Workers(RuleBasedStateMachine):
     def pick(self, index: int) -> Held:
         return self.held[index % len(self.held)]
 
-    def hold(self, pointer: torch.Tensor, node: Node) -> Held:
+    def hold(self, pointer: torch.Tensor, node: Node, source: Held | None = None) -> Held:
         assert isinstance(pointer, PointerTensor)
         assert (pointer.location.id, pointer.id_at_location) == (node.place, node.id)
         held = Held(pointer, Grip(node))
-        held.base = next((other for other in self.known() if other.same() is pointer._base is not None), None)
+        held.base = None if pointer._base is None else source
         if held.base:
             held.base.views += 1
         self.held.append(held)
@@ -163,7 +163,11 @@ class Workers(RuleBasedStateMachine):
 
     def known(self) -> list[Held]:
         """List what Python holds, and what is kept by views of it."""
-        return [*self.held, *(held.base for held in self.held if held.base)]
+        known = list(self.held)
+        for held in known:  # which grows as it goes
+            if held.base and held.base not in known:
+                known.append(held.base)
+        return known
 
     def enter(self, node: Node) -> Node:
         assert (node.place, node.id) not in self.ledger
@@ -270,7 +274,7 @@ class Workers(RuleBasedStateMachine):
     def remote_get(self, index: int) -> None:
         held = self.pick(index)
         node, target = held.node, held.node.target
-        if not node.can_leave():
+        if not node.can_leave() or (target and not target.can_leave()):
             return self.fails(ObjectGone, held.pointer.remote_get)
         if target is None:
             return self.fails(Misuse, held.pointer.remote_get)
@@ -344,7 +348,7 @@ class Workers(RuleBasedStateMachine):
             expected, actual = [expected], [actual]
         for here, there in zip(expected or (), actual or (), strict=True):
             if there is not pointers[0] and here is not values[0]:
-                self.hold(there, self.learn(there, nodes[0].path(), here))
+                self.hold(there, self.learn(there, nodes[0].path(), here), operands[0])
 
     @precondition(lambda self: self.held)
     @rule(index=some, operator=st.sampled_from(UNARY))
