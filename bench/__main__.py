@@ -21,7 +21,8 @@ from .rows import ROWS
 def main() -> None:
     torch.set_num_threads(1)
     wanted = sys.argv[1:]
-    table = Table("what", "ours", "asked", "floor", "peers (measured once, on a like machine)", title="syft, in process")
+    columns = ("what", "ours", "asked", "floor", "peers (measured once, on a like machine)")
+    table = Table(*columns, title="syft, in process")
     for row in ROWS:
         if not wanted or any(word in row.name for word in wanted):
             ours, floor = row.measure()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -148,13 +149,13 @@ def memory() -> tuple[float, str]:
     p = sy.send(torch.randn(4), bob)
 
     def rss() -> int:
-        return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     for _ in range(10_000):
-        p + p  # noqa: B018
+        p + p
     before = rss()
     for _ in range(1_000_000):
-        p + p  # noqa: B018
+        p + p
     return (rss() - before) / 2**20, f"{bob.objects_count()} object in the store"
 
 

@@ -78,4 +78,3 @@ def _check_local(tensor: torch.Tensor) -> None:
             f"who may have the values of a {type(tensor).__name__} cannot be said here",
             mend="Make a local tensor private before you send it: x.private_tensor(allowed_users=[...]).send(bob).",
         )
-
