@@ -26,6 +26,13 @@ class Location(Protocol):
     def request(self, message: Request) -> Any:
         """Deliver a request; return its answer or raise its error."""
 
+    def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
+        """Run an operator; return the metadata of all it gives, None for what it leaves out.
+
+        ``args`` and ``kwargs`` are those of the call, with pointers: their metadata may be enough to
+        tell that of the results, without waiting for the worker.
+        """
+
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
         """Return the object's value: a tensor, or a pointer if it is one; with ``take`` it leaves."""
 
@@ -108,11 +115,11 @@ def dispatch(
         beside = _Beside(next(a for a in _flat((args, kwargs)) if type(a) is cls))
         return func(*with_constants_sent(operator.name, args, beside, apart), **kwargs or {})
     if operator.in_place:
-        location.request(Run(operator.name, sent, sent_by_name, ()))
+        location.run(Run(operator.name, sent, sent_by_name, ()), args, kwargs)
         return args[0]
     handle = Handle(new_id(), location, first.owner)
-    answer = location.request(Run(operator.name, sent, sent_by_name, (handle.id,)))
-    return wrap(cls, handle, answer.outputs[0])
+    outputs = location.run(Run(operator.name, sent, sent_by_name, (handle.id,)), args, kwargs)
+    return wrap(cls, handle, outputs[0])
 
 
 def _sent(cls: type[Any], value: Any, location: Location) -> Any:
@@ -284,7 +291,7 @@ def run(
         return run(cls, operator, args, kwargs, location, owner)
     handles = [Handle(new_id(), location, owner) for _ in range(_count_results(cls, operator, args, kwargs))]
     message = Run(operator.name, sent, sent_by_name, tuple(handle.id for handle in handles))
-    outputs = location.request(message).outputs
+    outputs = location.run(message, args, kwargs)
     if operator.gives_value:
         return read(wrap(cls, handles[0], outputs[0])).item()
     if operator.gives_list:
@@ -332,9 +339,9 @@ def _change_view(cls: type[Any], operator: Operator, args: tuple[Any, ...], kwar
     target = args[0]
     old = target._handle
     handle = Handle(new_id(), old.location, old.owner)
-    old.location.request(Run("aten::alias", [old], {}, (handle.id,)))
+    old.location.run(Run("aten::alias", [old], {}, (handle.id,)), (target,), {})
     message = Run(operator.name, [handle, *(_sent(cls, a, old.location) for a in args[1:])], kwargs, ())
-    output = old.location.request(message).outputs[0]
+    output = old.location.run(message, args, kwargs)[0]
     take_metadata(target, wrap(cls, handle, output))
     return target
 
@@ -378,7 +385,7 @@ def _copy(cls: type[Any], args: tuple[Any, ...]) -> Any:
     if type(source) is cls or source.dim() == 0:
         return NotImplemented
     location = target._handle.location
-    location.request(Run("aten::copy_", [target._handle, source.detach()], {}, ()))
+    location.run(Run("aten::copy_", [target._handle, source.detach()], {}, ()), args, {})
     return target
 
 

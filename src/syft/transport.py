@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from msgspec.structs import replace
 
 from . import wire
-from .messages import Answer, Failure, Put, Release, Request, Value
+from .messages import Answer, Failure, Put, Ran, Release, Request, Run, Value
 from .worker import Worker, raise_failure
 
 
@@ -22,6 +23,9 @@ class Transport(Protocol):
     def request(self, message: Request) -> Answer:
         """Deliver a request and return its answer. Raises the SyftError that the worker raised."""
 
+    def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
+        """Deliver an operator; return the metadata of its results. ``args``, ``kwargs``: those of the call."""
+
     def release(self, id: int) -> None:
         """Deliver the release of one object, sooner or later; never raises."""
 
@@ -32,6 +36,9 @@ class InProcess:
     def __init__(self, worker: Worker) -> None:
         self._handle = worker.handle
         self.release = worker.store.release
+
+    def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
+        return cast(Ran, self._handle(message)).outputs
 
     def request(self, message: Request) -> Answer:
         if type(message) is Put:
@@ -54,6 +61,9 @@ class Encoded:
         if isinstance(answer, Failure):
             raise_failure(answer)
         return answer
+
+    def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
+        return cast(Ran, self.request(message)).outputs
 
     def release(self, id: int) -> None:
         self._handle_frames(wire.encode(Release((id,))))

@@ -55,6 +55,7 @@ class BaseWorker:
     def __init__(self, id: str, transport: Transport) -> None:
         self.id = id
         self.request = transport.request
+        self.run = transport.run
         self.release = transport.release
         _workers[id] = self
 
