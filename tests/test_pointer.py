@@ -689,3 +689,12 @@ def test_torch_words_of_shape_errors(bob: VirtualWorker) -> None:
 def test_take_is_the_operator_of_torch(bob: VirtualWorker) -> None:
     taken = send(matrix(), bob).take(send(torch.tensor([0, 3]), bob))
     assert torch.equal(taken.get(), matrix().take(torch.tensor([0, 3])))
+
+
+def test_out_of_operators_with_several_results(bob):
+    values = torch.randn(3, 4)
+    pointer = sy.send(values, bob)
+    largest, where = pointer.new_zeros(0), pointer.new_zeros(0, dtype=torch.int64)
+    torch.max(pointer, 1, out=(largest, where))
+    assert largest.shape == where.shape == (3,)
+    assert torch.equal(largest.get(), values.max(1).values) and torch.equal(where.get(), values.max(1).indices)

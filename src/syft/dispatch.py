@@ -106,13 +106,13 @@ def dispatch(
     operator = _COMMON.get(func)
     if operator is None or len(types) != 1 or (operator.in_place and type(args[0]) is not cls):
         return _dispatch_uncommon(cls, func, types, args, kwargs or {})
-    first = args[0]._handle if type(args[0]) is cls else _first_handle(cls, (args, kwargs))
+    first = args[0]._handle if type(args[0]) is cls else _first_pointer(cls, (args, kwargs))._handle
     location = first.location
     try:
         sent = [_sent(cls, a, location) for a in args]
         sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
     except NotCollocated as apart:
-        beside = _Beside(next(a for a in _flat((args, kwargs)) if type(a) is cls))
+        beside = _Beside(_first_pointer(cls, (args, kwargs)))
         return func(*with_constants_sent(operator.name, args, beside, apart), **kwargs or {})
     if operator.in_place:
         location.run(Run(operator.name, sent, sent_by_name, ()), args, kwargs)
@@ -216,10 +216,10 @@ def _holds_no_data(value: torch.Tensor) -> bool:
     )
 
 
-def _first_handle(cls: type[Any], values: Any) -> Any:
+def _first_pointer(cls: type[Any], values: Any) -> Any:
     for value in _flat(values):
         if type(value) is cls:
-            return value._handle
+            return value
     raise AssertionError("an operator was dispatched without a pointer")
 
 
@@ -264,7 +264,7 @@ def _dispatch_uncommon(
         return dispatch(cls, func, types, args, kwargs)
     if operator.changes_view:
         return _change_view(cls, operator, args, kwargs)
-    first = _first_handle(cls, (args, kwargs))
+    first = _first_pointer(cls, (args, kwargs))._handle
     return run(cls, operator, args, kwargs, first.location, first.owner)
 
 
