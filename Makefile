@@ -42,5 +42,5 @@ $(USER_READY): .venv/.torch-$(TORCH) pyproject.toml
 	touch $@
 
 $(DEV_READY): .venv/.torch-$(TORCH) pyproject.toml
-	$(PIP) install --editable '.[demo,sandbox,dev]'
+	$(PIP) install --editable '.[demo,sandbox,nodes,dev]'
 	touch $@ $(USER_READY)

@@ -1,0 +1,1 @@
+"""Workers that data owners serve over the network, and the way to them."""
