@@ -66,6 +66,7 @@ class Store:
         self._further_owners: dict[int, int] = {}
         self._policies: dict[int, frozenset[str]] = {}
         self._fates: OrderedDict[int, str] = OrderedDict()
+        self._failures: dict[int, SyftError] = {}
 
     def put(self, id: int, value: torch.Tensor, label: Label = Label(), policy: Policy = None) -> None:
         """Store ``value`` with one owner. Raises IdInUse."""
@@ -82,10 +83,17 @@ class Store:
             raise IdInUse(f"the id {id} is already in use", where=self.where, mend="Name objects with new ids.")
 
     def find(self, id: int) -> torch.Tensor:
-        """Return the object. Raises ObjectGone, saying what became of it if that is known."""
+        """Return the object.
+
+        Raises ObjectGone, saying what became of it if that is known; of a result of an operator that
+        failed, that operator's error.
+        """
         try:
             return self.objects[id]
         except KeyError:
+            failure = self._failures.get(id)
+            if failure is not None:
+                raise type(failure)(failure.what, where=failure.where, mend=failure.mend) from None
             fate = self._fates.get(id, "it was deleted, or never there")
             raise ObjectGone(
                 f"there is no object {id}: {fate}", where=self.where, mend="Send the tensor again, or search for it."
@@ -116,11 +124,17 @@ class Store:
         if policy is not None:
             self._policies[as_id] = policy
 
+    def fail(self, id: int, error: SyftError) -> None:
+        """Put an error in the place of an object, for whoever uses it, until its owners let go."""
+        self._forget(id)
+        self._failures[id] = error
+
     def clear(self) -> None:
         """Forget every object."""
         for id in list(self.objects):
             self._end(id, "the worker was cleared")
         self._further_owners.clear()
+        self._failures.clear()
 
     def _end(self, id: int, fate: str) -> None:
         self._forget(id)
@@ -130,8 +144,9 @@ class Store:
 
     def _forget(self, id: int) -> None:
         self.objects.pop(id, None)
-        if self._labels or self._hidden or self._policies:
+        if self._labels or self._hidden or self._policies or self._failures:
             self._labels.pop(id, None)
+            self._failures.pop(id, None)
             self._hidden.discard(id)
             self._policies.pop(id, None)
 

@@ -108,14 +108,9 @@ class Worker:
     def handle_frames(self, frames: Sequence[wire.Frame]) -> list[wire.Frame]:
         """Answer one encoded request with an encoded answer; errors become a Failure."""
         try:
-            answer = self.handle(wire.decode(frames, cast(Any, Request)))
-            if isinstance(answer, Ran):
-                answer = Ran(tuple(None if t is None else Meta.of(cast(torch.Tensor, t)) for t in answer.outputs))
-            elif isinstance(answer, Placed):
-                answer = Placed(Meta.of(cast(torch.Tensor, answer.meta)))
-            return wire.encode(answer)
+            return wire.encode(encodable(self.handle(wire.decode(frames, cast(Any, Request)))))
         except SyftError as error:
-            return wire.encode(Failure(error.code, error.what, error.where, error.mend))
+            return wire.encode(failure_of(error))
 
     def shut(self) -> None:
         """Forget every object and refuse every further request."""
@@ -324,6 +319,20 @@ def _refs(value: Any) -> list[Ref]:
     if isinstance(value, list):
         return [ref for v in value for ref in _refs(v)]
     return []
+
+
+def encodable(answer: Answer) -> Answer:
+    """Put metadata in the place of the tensors that an answer has in process."""
+    if isinstance(answer, Ran):
+        return Ran(tuple(None if t is None else Meta.of(cast(torch.Tensor, t)) for t in answer.outputs))
+    if isinstance(answer, Placed):
+        return Placed(Meta.of(cast(torch.Tensor, answer.meta)))
+    return answer
+
+
+def failure_of(error: SyftError) -> Failure:
+    """Report an error."""
+    return Failure(error.code, error.what, error.where, error.mend)
 
 
 def raise_failure(failure: Failure) -> None:
