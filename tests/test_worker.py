@@ -226,3 +226,12 @@ def test_an_answer_is_not_a_request(worker: Worker) -> None:
     assert answer.code == MalformedMessage.code
     answer = wire.decode(worker.handle_frames([msgspec.msgpack.encode(["put", -1, None])]), Failure)
     assert answer.code == MalformedMessage.code
+
+
+def test_private_data_may_be_picked_by_whole_numbers_but_not_by_a_mask(worker: Worker) -> None:
+    ask(worker, Put(20, torch.tensor([0])))
+    ask(worker, Put(21, torch.tensor([True])))
+    assert isinstance(ask(worker, Run("aten::index.Tensor", [Ref(3), [Ref(20)]], {}, (22,))), Ran)
+    answer = ask(worker, Run("aten::index.Tensor", [Ref(3), [Ref(21)]], {}, (23,)))
+    assert isinstance(answer, Failure) and answer.code == "not-permitted"
+    assert ask(worker, Get(22)).code == "get-not-permitted"  # type: ignore[union-attr]

@@ -5,7 +5,7 @@ What an operator writes, returns and makes is read off torch's own schema, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -50,12 +50,11 @@ class Operator:
         gives_list: it returns one list of tensors, whose length depends on the arguments.
         gives_value: it returns a Python value, not a tensor.
         changes_view: it changes its first argument's shape in place (``t_``, ``squeeze_``).
-        reveals_shape: the shape of its result depends on values (``nonzero``, ``unique``).
     """
 
     __slots__ = (
         "name", "call", "plain", "in_place", "returned", "written", "keywords", "gives_list", "gives_value",
-        "changes_view", "reveals_shape",
+        "changes_view", "_shape_depends_on_values",
     )  # fmt: skip
 
     def __init__(self, name: str, overload: OpOverload) -> None:
@@ -83,7 +82,13 @@ class Operator:
         self.plain = kinds == ["Tensor"] and self.returned == (None,) and not self.written
         self.changes_view = torch.Tag.inplace_view in overload.tags
         self.in_place = kinds == ["Tensor"] and self.returned == (0,) and not self.changes_view
-        self.reveals_shape = torch.Tag.dynamic_output_shape in overload.tags
+        self._shape_depends_on_values = torch.Tag.dynamic_output_shape in overload.tags
+
+    def reveals_shape(self, args: Sequence[Any]) -> bool:
+        """Tell whether the shape of the result depends on values (``nonzero``, ``x[mask]``), given the arguments."""
+        if self.name == "aten::index.Tensor":  # by whole numbers, the shape is that of the indices
+            return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        return self._shape_depends_on_values
 
     def argument(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pick the argument ``index`` of the schema out of a call."""

@@ -183,15 +183,20 @@ class Store:
     def policy_of(self, id: int) -> Policy:
         return self._policies.get(id)
 
-    def restrict(self, id: int, policy: Policy) -> None:
-        """Set an object's policy, and with it that of every object that shares its memory."""
-        if policy is None:
-            return
-        memory = _memory(self.objects[id])
-        for other, value in list(self.objects.items()):
-            if other == id or (memory is not None and _memory(value) == memory):
-                mine = self._policies.get(other)
-                self._policies[other] = policy if mine is None else mine & policy
+    def restrict(self, id: int, policy: frozenset[str]) -> None:
+        """Let only those have an object who may have it now and are in ``policy`` as well."""
+        if id in self.objects:
+            mine = self._policies.get(id)
+            self._policies[id] = policy if mine is None else mine & policy
+
+    def restrict_memory(self, id: int, policy: frozenset[str]) -> None:
+        """As :meth:`restrict`, for every object that shares the memory of this one: it was written to."""
+        self.restrict(id, policy)
+        memory = _memory(self.objects[id]) if id in self.objects else None
+        if memory is not None:
+            for other, value in list(self.objects.items()):
+                if other != id and _memory(value) == memory:
+                    self.restrict(other, policy)
 
 
 def _memory(value: torch.Tensor) -> int | None:

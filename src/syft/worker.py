@@ -142,7 +142,7 @@ class Worker:
             self.store.find(error.args[0])
             raise
         kwargs = {name: self._resolved(a) for name, a in message.kwargs.items()} if message.kwargs else {}
-        private = self._policy_of_arguments(operator, message) if self.store.has_private else None
+        private = self._policy_of_arguments(operator, message, args) if self.store.has_private else None
         try:
             outputs = operator.call(*args, **kwargs)
         except SyftError:
@@ -207,9 +207,9 @@ class Worker:
         )  # fmt: skip
         return kind(str(error), where=self.id)
 
-    def _policy_of_arguments(self, operator: Operator, message: Run) -> policy.Policy:
+    def _policy_of_arguments(self, operator: Operator, message: Run, args: list[Any]) -> policy.Policy:
         joined = policy.join(self.store.policy_of(ref.id) for ref in _refs([message.args, *message.kwargs.values()]))
-        if joined is not None and operator.reveals_shape:
+        if joined is not None and operator.reveals_shape(args):
             raise NotPermitted(
                 f"the shape that {operator.name} gives would tell values of private data",
                 where=self.id,
@@ -217,13 +217,11 @@ class Worker:
             )
         return joined
 
-    def _restrict_results(self, operator: Operator, message: Run, private: policy.Policy) -> None:
-        values = dict(enumerate(message.args))
-        values.update((i, message.kwargs.get(name)) for i, name in operator.keywords.items())
-        written = [ref.id for i in operator.written for ref in _refs(values.get(i))]
-        for id in (*message.results, *written):
-            if id in self.store.objects:
-                self.store.restrict(id, private)
+    def _restrict_results(self, operator: Operator, message: Run, private: frozenset[str]) -> None:
+        for id in message.results:
+            self.store.restrict(id, private)
+        for id in written_by(operator, message):
+            self.store.restrict_memory(id, private)
 
     # ---- objects ----
 
@@ -311,6 +309,13 @@ class Worker:
     def _clear(self, message: Clear) -> Done:
         self.store.clear()
         return Done()
+
+
+def written_by(operator: Operator, message: Run) -> list[int]:
+    """Name the objects that an operator writes to."""
+    arguments = dict(enumerate(message.args))
+    arguments.update((i, message.kwargs.get(name)) for i, name in operator.keywords.items())
+    return [ref.id for i in operator.written for ref in _refs(arguments.get(i))]
 
 
 def _refs(value: Any) -> list[Ref]:

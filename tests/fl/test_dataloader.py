@@ -120,10 +120,9 @@ def test_data_behind_a_chain_of_pointers(bob, alice, shuffle):
 @pytest.mark.parametrize(("shuffle", "per_batch", "per_epoch"), [(False, 2, 0), (True, 3, 2)])
 def test_a_batch_costs_few_messages(bob, monkeypatch, shuffle, per_batch, per_epoch):
     federated = FederatedDataset([BaseDataset(DATA, TARGETS).send(bob)])
-    requests = []
-    monkeypatch.setattr(bob, "request", lambda message, carry=bob.request: requests.append(message) or carry(message))
+    runs = []
+    monkeypatch.setattr(bob, "run", lambda message, *call, carry=bob.run: runs.append(message) or carry(message, *call))
     batches = list(FederatedDataLoader(federated, batch_size=6, shuffle=shuffle))
-    runs = [m for m in requests if type(m).__name__ == "Run"]
     assert len(runs) == per_batch * len(batches) + per_epoch
 
 
