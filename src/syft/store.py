@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from . import limits
-from .errors import IdInUse, LimitExceeded, Misuse, ObjectGone
+from .errors import IdInUse, LimitExceeded, Misuse, ObjectGone, SyftError
 from .policy import Policy
 
 
