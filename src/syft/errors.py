@@ -141,7 +141,7 @@ class BadConfig(NodeError, ValueError):
     code = "bad-config"
 
 
-class AuditFailed(NodeError, OSError):
+class AuditFailed(NodeError):
     """The audit log, or the list of requests, cannot be written; so nothing is released."""
 
     code = "audit-failed"

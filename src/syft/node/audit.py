@@ -1,0 +1,101 @@
+"""What was asked to leave a node, and the answer: one line each, written before anything leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from .journal import Journal, Torn
+from .release import Decision, Move, Movement, Release, Shape
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line: at ``time``, ``client`` asked ``what`` in ``room``, of ``object``, for it to go ``to``.
+
+    ``what`` is a kind of release (get, move, shape) or whatever else was refused (connect, ticket ...);
+    ``policies`` are those it was judged by; ``request`` is the approved request that it rests on.
+    """
+
+    time: datetime
+    client: str
+    what: str
+    allowed: bool
+    reason: str
+    room: str = ""
+    object: int | None = None
+    to: str = ""
+    sealed: bool = False
+    policies: tuple[str, ...] = ()
+    request: str = ""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which entries a reader wants; None is all. ``data`` is the name of a policy, owner/data."""
+
+    client: str | None = None
+    room: str | None = None
+    what: str | None = None
+    to: str | None = None
+    data: str | None = None
+    allowed: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __contains__(self, entry: Entry) -> bool:
+        same = ("client", "room", "what", "to", "allowed")
+        return (
+            all(getattr(self, name) in (None, getattr(entry, name)) for name in same)
+            and (self.data is None or self.data in entry.policies)
+            and (self.since is None or self.since <= entry.time)
+            and (self.until is None or entry.time < self.until)
+        )
+
+
+EVERYTHING: Final = Wanted()
+
+
+class AuditLog:
+    """The audit log in the file ``path``: it only grows, and only its owner can read it."""
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path, msgspec.json.Decoder(Entry))
+
+    def note(self, client: str, room: str, release: Release, decision: Decision) -> None:
+        """Write down a release and its answer; to be called before anything leaves.
+
+        When this returns, an allowed release from a room that private data entered would survive a power
+        cut, and all else a kill of this process.
+
+        Raises AuditFailed: it could not be written, so nothing may leave.
+        """
+        self.append(
+            Entry(
+                time=datetime.now(UTC),
+                client=client,
+                what=type(release).__name__.lower(),
+                allowed=decision.allowed,
+                reason=decision.reason,
+                room=room,
+                object=None if isinstance(release, Shape) else release.object,
+                to=release.to if isinstance(release, Move) else client,
+                sealed=isinstance(release, Move) and release.how is Movement.SEALED,
+                policies=decision.policies,
+                request=decision.request,
+            )
+        )
+
+    def append(self, entry: Entry) -> None:
+        """Write down any entry. Raises AuditFailed."""
+        self._journal.append(entry, lasting=entry.allowed and bool(entry.policies))
+
+    def read(self, wanted: Wanted = EVERYTHING) -> Iterator[Entry | Torn]:
+        """Yield the wanted entries, oldest first, and every line that a kill or a full disk cut off.
+
+        Texts in entries come from clients: whoever shows them on a terminal takes control characters
+        out. Raises AuditFailed: the file cannot be read.
+        """
+        return (line for line in self._journal.read() if isinstance(line, Torn) or line in wanted)

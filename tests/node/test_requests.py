@@ -1,0 +1,240 @@
+"""Requests by hand: asked in one process, answered in another, across kills."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from syft import limits
+from syft.errors import AuditFailed, LimitExceeded, Misuse
+from syft.node import requests
+from syft.node.release import Approval
+from syft.node.requests import Request, Requests, State
+
+pytestmark = pytest.mark.in_process
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Requests:
+    return Requests(tmp_path, "bob")
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Requests:
+    """The same requests, as another process has them."""
+    return Requests(tmp_path, "bob")
+
+
+def ask(
+    node: Requests, object: int = 7, client: str = "carol", room: str = "room-1", value: bytes = b"\x01"
+) -> Request:
+    given = {"dtype": "float32", "shape": (2, 3), "policies": ["bob/heart"], "reason": "a mean"}
+    return node.ask(client, room, object, value=value, **given)  # type: ignore[arg-type]
+
+
+def states(side: Requests) -> list[State]:
+    return [standing.state for standing in side.all()]
+
+
+def test_a_request_is_seen_answered_and_approved(node: Requests, owner: Requests) -> None:
+    request = ask(node)
+    (standing,) = owner.open()
+    assert standing.request == request
+    assert (request.client, request.room, request.object, request.reason) == ("carol", "room-1", 7, "a mean")
+    assert (request.dtype, request.shape, request.policies) == ("float32", (2, 3), ("bob/heart",))
+    assert node.approvals("carol", "room-1") == []
+    assert owner.approve(request.id, "for the paper").state is State.APPROVED
+    assert node.approvals("carol", "room-1") == [Approval(request.id, "bob", "carol", "room-1", 7)]
+    assert node.find(request.id).note == "for the paper"
+    assert owner.open() == node.open() == []
+
+
+def test_an_approval_is_for_its_client_and_room(node: Requests, owner: Requests) -> None:
+    owner.approve(ask(node).id)
+    assert node.approvals("dave", "room-1") == node.approvals("carol", "room-2") == []
+
+
+def test_the_value_kept_is_the_one_of_the_request(node: Requests, owner: Requests) -> None:
+    first, second = ask(node, value=b"first"), ask(node, value=b"second")
+    owner.approve(first.id)
+    assert node.value(first.id) == b"first" and owner.value(second.id) == b"second"
+
+
+def test_no_is_final_and_forgets_the_value(node: Requests, owner: Requests, tmp_path: Path) -> None:
+    denied, revoked = ask(node), ask(node)
+    owner.approve(revoked.id)
+    for request in (denied, revoked):
+        assert owner.deny(request.id, "too fine").state is State.DENIED
+        with pytest.raises(Misuse, match="is denied and its value is gone"):
+            node.value(request.id)
+        with pytest.raises(Misuse, match="is denied already"):
+            owner.approve(request.id)
+    assert node.approvals("carol", "room-1") == []
+    assert list(tmp_path.glob("*.value")) == []
+
+
+def test_of_two_answers_at_once_no_counts(node: Requests, owner: Requests, tmp_path: Path) -> None:
+    """The second owner's process has not read the first one's answer when it writes its own."""
+    request = ask(node)
+    owner.deny(request.id)
+    late = Requests(tmp_path, "bob")
+    late._journal.append(requests.Answer(request.id, request.time, State.APPROVED), lasting=False)
+    assert states(Requests(tmp_path, "bob")) == states(node) == [State.DENIED]
+    assert node.approvals("carol", "room-1") == []
+
+
+@pytest.mark.parametrize("id", ["none", "../requests", "", "*"])
+def test_what_is_no_request_is_said(owner: Requests, id: str) -> None:
+    for answer in (owner.approve, owner.deny, owner.value):
+        with pytest.raises(Misuse, match="there is no request"):
+            answer(id)
+
+
+def test_requests_of_a_room_that_is_gone_are_withdrawn(node: Requests, owner: Requests, tmp_path: Path) -> None:
+    ids = [ask(node).id, ask(node).id, ask(node, room="room-2").id, ask(node).id]
+    owner.approve(ids[1])
+    owner.deny(ids[3])
+    node.withdraw("room-1")
+    assert states(owner) == [State.WITHDRAWN, State.WITHDRAWN, State.OPEN, State.DENIED]
+    assert [path.stem for path in tmp_path.glob("*.value")] == [ids[2]]
+    with pytest.raises(Misuse, match="is withdrawn already"):
+        owner.approve(ids[0])
+
+
+def test_all_is_there_after_a_restart(node: Requests, owner: Requests, tmp_path: Path) -> None:
+    first, second = ask(node, value=b"1"), ask(node, value=b"2")
+    owner.approve(first.id)
+    again = Requests(tmp_path, "bob")
+    assert again.all() == node.all()
+    assert again.value(first.id) == b"1" and again.value(second.id) == b"2"
+
+
+def test_a_kill_between_value_and_line_leaves_nothing_behind(
+    node: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ask(node)
+
+    def die(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(node._journal, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+        ask(node)
+    assert len(list(tmp_path.glob("*.value"))) == 2
+    again = Requests(tmp_path, "bob")
+    again.sweep()
+    assert [standing.request for standing in again.all()] == [kept]
+    assert [path.stem for path in tmp_path.glob("*.value")] == [kept.id]
+
+
+def test_a_torn_line_loses_one_request_only(node: Requests, tmp_path: Path) -> None:
+    first = ask(node)
+    ask(node)
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    again = Requests(tmp_path, "bob")
+    third = ask(again)
+    assert [standing.request for standing in again.all()] == [first, third]
+
+
+def test_files_are_private(node: Requests, tmp_path: Path) -> None:
+    ask(node)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_bounds(node: Requests, owner: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_REQUEST_BYTES", 10)
+    monkeypatch.setattr(limits, "MAX_OPEN_REQUESTS", 3)
+    with pytest.raises(LimitExceeded, match="not 6 and 11"):
+        ask(node, value=b"x" * 11)
+    with pytest.raises(LimitExceeded, match="a reason of 2000"):
+        node.ask("carol", "r", 1, dtype="bool", shape=(), policies=[], reason="x" * 2001, value=b"")
+    asked = [ask(node, value=b"x" * 10) for _ in range(3)]
+    with pytest.raises(LimitExceeded, match="3 requests of carol wait"):
+        ask(node)
+    assert len(list(tmp_path.glob("*.value"))) == 3
+    ask(node, client="dave")
+    owner.deny(asked[0].id)
+    ask(node)
+
+
+def test_what_cannot_be_written_is_an_error(node: Requests, tmp_path: Path) -> None:
+    with pytest.raises(AuditFailed, match="No such file"):
+        ask(Requests(tmp_path / "none", "bob"))
+    (tmp_path / "requests.jsonl").mkdir()
+    with pytest.raises(AuditFailed, match="Is a directory"):
+        ask(node)
+
+
+class TwoProcesses(RuleBasedStateMachine):
+    """Node and owner, each restarted at will, against a plain dictionary."""
+
+    asked = Bundle("asked")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(self.tmp_path_factory.mktemp("requests"))  # type: ignore[attr-defined]
+        self.node, self.owner = Requests(self.folder, "bob"), Requests(self.folder, "bob")
+        self.model: dict[str, tuple[str, int, State]] = {}
+
+    @rule(target=asked, client=st.sampled_from(("carol", "dave")), object=st.integers(0, 2))
+    def ask(self, client: str, object: int) -> str:
+        request = ask(self.node, object, client, f"room-{client}", client.encode())
+        self.model[request.id] = client, object, State.OPEN
+        return request.id
+
+    @rule(id=asked)
+    def approve(self, id: str) -> None:
+        client, object, state = self.model[id]
+        if state is State.OPEN:
+            self.owner.approve(id)
+            self.model[id] = client, object, State.APPROVED
+        else:
+            with pytest.raises(Misuse):
+                self.owner.approve(id)
+
+    @rule(id=consumes(asked))
+    def deny(self, id: str) -> None:
+        client, object, state = self.model[id]
+        if state in (State.OPEN, State.APPROVED):
+            self.owner.deny(id)
+            self.model[id] = client, object, State.DENIED
+
+    @rule(client=st.sampled_from(("carol", "dave")))
+    def leave(self, client: str) -> None:
+        self.node.withdraw(f"room-{client}")
+        for id, (whose, object, state) in self.model.items():
+            if whose == client and state is not State.DENIED:
+                self.model[id] = client, object, State.WITHDRAWN
+
+    @rule()
+    def restart_node(self) -> None:
+        self.node = Requests(self.folder, "bob")
+        self.node.sweep()
+
+    @rule()
+    def restart_owner(self) -> None:
+        self.owner = Requests(self.folder, "bob")
+
+    @invariant()
+    def both_see_the_model(self) -> None:
+        for side in (self.node, self.owner):
+            assert {s.request.id: (s.request.client, s.request.object, s.state) for s in side.all()} == self.model
+            assert {a.request for a in side.approvals("carol", "room-carol")} == {
+                id for id, (client, _, state) in self.model.items() if (client, state) == ("carol", State.APPROVED)
+            }
+        living = {id for id, (_, _, state) in self.model.items() if state in (State.OPEN, State.APPROVED)}
+        assert {path.stem for path in self.folder.glob("*.value")} == living
+
+
+def test_two_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from hypothesis import settings
+    from hypothesis.stateful import run_state_machine_as_test
+
+    machine = type("Machine", (TwoProcesses,), {"tmp_path_factory": tmp_path_factory})
+    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=15, deadline=None))
