@@ -200,6 +200,55 @@ def test_what_is_computed_from_private_values_is_private(bob: sy.VirtualWorker) 
     assert (p + 1).get(user="alice").tolist() == [2.0, 3.0]
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda public, private: public.add_(private),
+        lambda public, private: torch.add(private, 1, out=public),
+        lambda public, private: torch._foreach_add_([public], [private]),
+        lambda public, private: torch._fused_sgd_(
+            [public], [private], [], weight_decay=0, momentum=0, lr=1.0, dampening=0,
+            nesterov=False, maximize=False, is_first_step=True,
+        ),
+        lambda public, private: torch.nn.functional.batch_norm(
+            private.view(1, 2, 1).expand(1, 2, 3), public, torch.ones(2).send(public.location), training=True
+        ),
+    ],
+    ids=["in place", "out", "list", "fused", "statistics"],
+)  # fmt: skip
+def test_what_private_values_are_written_to_is_private_and_so_are_its_views(
+    write: Callable[..., object], bob: sy.VirtualWorker
+) -> None:
+    private = torch.tensor([1.0, 2.0]).private_tensor(allowed_users=["alice"]).send(bob, user="alice")
+    public = torch.zeros(2).send(bob)
+    view, apart = public[:], torch.zeros(2).send(bob)
+    write(public, private)
+    for value in (public, view):
+        with pytest.raises(GetNotPermitted):
+            value.get()
+    assert apart.get().tolist() == [0.0, 0.0]
+
+
+def test_private_values_written_to_the_memory_of_a_sparse_tensor(bob: sy.VirtualWorker) -> None:
+    private = torch.tensor([1.0, 2.0]).private_tensor(allowed_users=["alice"]).send(bob, user="alice")
+    public = torch.eye(2).to_sparse().send(bob)
+    public._values().copy_(private)
+    with pytest.raises(GetNotPermitted):
+        public.get()
+    with pytest.raises(NotPermitted, match="shape"):
+        private.to_sparse()._values()
+
+
+def test_private_values_do_not_follow_a_pointer_beside_them(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+    at_bob = torch.zeros(2).send(bob)
+    chain = at_bob.send(alice)
+    one, two = (torch.ones(n).private_tensor(allowed_users=["eve"]).send(alice, user="eve") for n in (1, 2))
+    for operator in (lambda: chain.add_(one), lambda: chain.copy_(two), lambda: chain * one):
+        with pytest.raises(SendNotPermitted, match="at alice"):
+            operator()
+    assert (at_bob.tolist(), len(bob._objects), len(alice._objects)) == ([0.0, 0.0], 1, 3)
+
+
 def test_private_values_neither_read_nor_moved_nor_told_by_shapes(
     bob: sy.VirtualWorker, alice: sy.VirtualWorker
 ) -> None:

@@ -235,3 +235,13 @@ def test_private_data_may_be_picked_by_whole_numbers_but_not_by_a_mask(worker: W
     answer = ask(worker, Run("aten::index.Tensor", [Ref(3), [Ref(21)]], {}, (23,)))
     assert isinstance(answer, Failure) and answer.code == "not-permitted"
     assert ask(worker, Get(22)).code == "get-not-permitted"  # type: ignore[union-attr]
+
+
+def test_private_data_written_by_a_message_that_names_all_arguments(worker: Worker) -> None:
+    private = worker.store.objects[3]
+    ask(worker, Put(21, torch.zeros(private.shape, dtype=private.dtype)))
+    assert isinstance(ask(worker, Run("aten::copy_", [], {"self": Ref(21), "src": Ref(3)}, ())), Ran)
+    assert ask(worker, Get(21)).code == "get-not-permitted"  # type: ignore[union-attr]
+    ask(worker, Put(22, torch.tensor([True])))
+    answer = ask(worker, Run("aten::index.Tensor", [], {"self": Ref(3), "indices": [Ref(22)]}, (23,)))
+    assert isinstance(answer, Failure) and answer.code == "not-permitted"

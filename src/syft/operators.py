@@ -24,6 +24,17 @@ _UNINITIALISED = frozenset({
 })  # fmt: skip
 _GROWING = frozenset({"aten::resize_", "aten::resize_as_"})
 
+#: Statistics that these write to, though their schema does not say so.
+_UNDECLARED_WRITES = dict.fromkeys(
+    ("aten::native_batch_norm", "aten::native_batch_norm.out"), ("running_mean", "running_var")
+)
+
+#: Their size is the number of values that are not zero.
+_PARTS_OF_SPARSE = frozenset({
+    "aten::_indices", "aten::_values", "aten::indices", "aten::values", "aten::col_indices", "aten::row_indices",
+})  # fmt: skip
+_MASKS = (torch.bool, torch.uint8)
+
 #: Arguments, by index, that may be a local tensor: torch's Python functions make them at the caller,
 #: and they hold positions, lengths or random numbers, not data.
 STRUCTURAL_ARGUMENTS = {
@@ -46,14 +57,14 @@ class Operator:
         returned: for each thing it returns, the index of the argument that it is (an operator in
             place, ``out=``), or None where it is fresh.
         written: indices of the arguments it writes to.
-        keywords: names of the arguments that are passed by keyword, by index.
+        names: of its arguments, in order.
         gives_list: it returns one list of tensors, whose length depends on the arguments.
         gives_value: it returns a Python value, not a tensor.
         changes_view: it changes its first argument's shape in place (``t_``, ``squeeze_``).
     """
 
     __slots__ = (
-        "name", "call", "plain", "in_place", "returned", "written", "keywords", "gives_list", "gives_value",
+        "name", "call", "plain", "in_place", "returned", "written", "names", "gives_list", "gives_value",
         "changes_view", "_shape_depends_on_values",
     )  # fmt: skip
 
@@ -69,8 +80,13 @@ class Operator:
         kinds = [str(returned.type) for returned in schema.returns]
         self.name = name
         self.call = _safe(name, overload)
-        self.written = frozenset(writers.values())
-        self.keywords = {i: argument.name for i, argument in enumerate(schema.arguments) if argument.kwarg_only}
+        self.written = frozenset(
+            i
+            for i, argument in enumerate(schema.arguments)
+            if (argument.alias_info is not None and argument.alias_info.is_write)
+            or argument.name in _UNDECLARED_WRITES.get(name, ())
+        )
+        self.names = tuple(argument.name for argument in schema.arguments)
         self.returned = tuple(
             next((writers[alias] for alias in r.alias_info.before_set), None)
             if r.alias_info is not None and r.alias_info.is_write
@@ -81,19 +97,18 @@ class Operator:
         self.gives_value = any(kind not in ("Tensor", "Optional[Tensor]", "List[Tensor]") for kind in kinds)
         self.plain = kinds == ["Tensor"] and self.returned == (None,) and not self.written
         self.changes_view = torch.Tag.inplace_view in overload.tags
-        self.in_place = kinds == ["Tensor"] and self.returned == (0,) and not self.changes_view
-        self._shape_depends_on_values = torch.Tag.dynamic_output_shape in overload.tags
+        self.in_place = kinds == ["Tensor"] and self.returned == (0,) and self.written == {0} and not self.changes_view
+        self._shape_depends_on_values = torch.Tag.dynamic_output_shape in overload.tags or name in _PARTS_OF_SPARSE
 
-    def reveals_shape(self, args: Sequence[Any]) -> bool:
+    def reveals_shape(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         """Tell whether the shape of the result depends on values (``nonzero``, ``x[mask]``), given the arguments."""
         if self.name == "aten::index.Tensor":  # by whole numbers, the shape is that of the indices
-            return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+            return any(getattr(i, "dtype", None) in _MASKS for i in self.argument(1, args, kwargs) or ())
         return self._shape_depends_on_values
 
-    def argument(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Pick the argument ``index`` of the schema out of a call."""
-        name = self.keywords.get(index)
-        return args[index] if name is None else kwargs[name]
+    def argument(self, index: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Pick the argument ``index`` of the schema out of a call; None if it was left out."""
+        return args[index] if index < len(args) else kwargs.get(self.names[index])
 
 
 def _safe(name: str, overload: OpOverload) -> Callable[..., Any]:

@@ -192,15 +192,22 @@ class Store:
     def restrict_memory(self, id: int, policy: frozenset[str]) -> None:
         """As :meth:`restrict`, for every object that shares the memory of this one: it was written to."""
         self.restrict(id, policy)
-        memory = _memory(self.objects[id]) if id in self.objects else None
-        if memory is not None:
+        memory = _memory(self.objects[id]) if id in self.objects else set()
+        if memory:
             for other, value in list(self.objects.items()):
-                if other != id and _memory(value) == memory:
+                if other != id and not memory.isdisjoint(_memory(value)):
                     self.restrict(other, policy)
 
 
-def _memory(value: torch.Tensor) -> int | None:
-    """Identify the storage of a plain tensor; a pointer has none."""
-    if type(value) is not torch.Tensor or value.layout is not torch.strided:
-        return None
-    return value.untyped_storage().data_ptr() or None
+def _memory(value: torch.Tensor) -> set[int]:
+    """Identify the storages of a plain tensor, of which a sparse one has several; a pointer has none."""
+    if type(value) is not torch.Tensor:
+        return set()
+    parts = [value]
+    if value.layout is torch.sparse_coo:
+        parts = [value._indices(), value._values()]
+    elif value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        parts = [value.crow_indices(), value.col_indices(), value.values()]
+    elif value.layout in (torch.sparse_csc, torch.sparse_bsc):
+        parts = [value.ccol_indices(), value.row_indices(), value.values()]
+    return {part.untyped_storage().data_ptr() for part in parts} - {0}

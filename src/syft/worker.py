@@ -20,6 +20,7 @@ from .errors import (
     OperatorFailed,
     OperatorIndexFailed,
     OperatorValueFailed,
+    SendNotPermitted,
     SyftError,
     WorkerShut,
 )
@@ -142,7 +143,7 @@ class Worker:
             self.store.find(error.args[0])
             raise
         kwargs = {name: self._resolved(a) for name, a in message.kwargs.items()} if message.kwargs else {}
-        private = self._policy_of_arguments(operator, message, args) if self.store.has_private else None
+        private = self._policy_of_arguments(operator, message, args, kwargs) if self.store.has_private else None
         try:
             outputs = operator.call(*args, **kwargs)
         except SyftError:
@@ -207,9 +208,21 @@ class Worker:
         )  # fmt: skip
         return kind(str(error), where=self.id)
 
-    def _policy_of_arguments(self, operator: Operator, message: Run, args: list[Any]) -> policy.Policy:
-        joined = policy.join(self.store.policy_of(ref.id) for ref in _refs([message.args, *message.kwargs.values()]))
-        if joined is not None and operator.reveals_shape(args):
+    def _policy_of_arguments(
+        self, operator: Operator, message: Run, args: list[Any], kwargs: dict[str, Any]
+    ) -> policy.Policy:
+        ids = [ref.id for ref in _refs([message.args, *message.kwargs.values()])]
+        joined = policy.join(map(self.store.policy_of, ids))
+        if joined is None:
+            return None
+        here = [id for id in ids if type(self.store.objects[id]) is torch.Tensor]
+        if len(here) < len(ids) and any(self.store.policy_of(id) is not None for id in here):
+            raise SendNotPermitted(
+                f"{operator.name} would take private data to the worker that a pointer beside it points to",
+                where=self.id,
+                mend="Bring the data together first, in the name of somebody who may: x.move(worker, user=...).",
+            )
+        if operator.reveals_shape(args, kwargs):
             raise NotPermitted(
                 f"the shape that {operator.name} gives would tell values of private data",
                 where=self.id,
@@ -313,9 +326,8 @@ class Worker:
 
 def written_by(operator: Operator, message: Run) -> list[int]:
     """Name the objects that an operator writes to."""
-    arguments = dict(enumerate(message.args))
-    arguments.update((i, message.kwargs.get(name)) for i, name in operator.keywords.items())
-    return [ref.id for i in operator.written for ref in _refs(arguments.get(i))]
+    written = [operator.argument(i, message.args, message.kwargs) for i in operator.written]
+    return [ref.id for ref in _refs(written)]
 
 
 def _refs(value: Any) -> list[Ref]:
