@@ -164,6 +164,16 @@ def test_remembered_ends_are_bounded(bob: sy.VirtualWorker) -> None:
     assert len(bob._worker.store._fates) == limits.MAX_FATES
 
 
+def test_who_let_go_of_an_object_that_was_found_moved_and_moved_back(
+    bob: sy.VirtualWorker, alice: sy.VirtualWorker
+) -> None:
+    first = torch.ones(2).tag("#x").send(bob)
+    (found,) = bob.search("#x")
+    back = found.move(alice).move(bob)
+    del first
+    assert back.get().tolist() == [1.0, 1.0]
+
+
 # ---- private tensors ----
 
 
@@ -276,6 +286,18 @@ def test_private_values_behind_a_chain(bob: sy.VirtualWorker, alice: sy.VirtualW
     with pytest.raises(GetNotPermitted):
         chain.item()
     assert chain.get().get(user="carol").tolist() == [1.0]
+
+
+def test_private_values_stay_private_where_a_worker_has_fetched_them(
+    bob: sy.VirtualWorker, alice: sy.VirtualWorker, charlie: sy.VirtualWorker
+) -> None:
+    chain = torch.tensor([1.0]).private_tensor(allowed_users=["carol"]).send(bob, user="carol").send(alice)
+    fetched = chain.remote_get(user="carol")
+    with pytest.raises(GetNotPermitted, match="at alice"):
+        fetched.get()
+    with pytest.raises(SendNotPermitted, match="at alice"):
+        fetched.move(charlie)
+    assert fetched.get(user="carol").tolist() == [1.0]
 
 
 def test_allowed_users_are_a_list() -> None:

@@ -13,6 +13,7 @@ from .errors import Misuse, NotCollocated, ObjectGone, OperatorNotAllowed
 from .ids import new_id
 from .messages import Request, Run
 from .operators import BY_NAME, STRUCTURAL_ARGUMENTS, Operator
+from .policy import Policy
 from .wire import Ref
 
 P = TypeVar("P", bound=torch.Tensor)
@@ -35,6 +36,9 @@ class Location(Protocol):
 
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
         """Return the object's value: a tensor, or a pointer if it is one; with ``take`` it leaves."""
+
+    def fetch(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> tuple[torch.Tensor, Policy]:
+        """As ``get``, with who may have the value."""
 
     def send(self, value: torch.Tensor) -> Any:
         """Store a tensor there and return a pointer to it."""

@@ -139,9 +139,10 @@ class Ran(Message):
 
 
 class Value(Message):
-    """A tensor, or a pointer as a ``Reference``."""
+    """A tensor, or a pointer as a ``Reference``, and who may have it: whoever stores it keeps to that."""
 
     value: Any
+    allowed: tuple[Name, ...] | None = None
 
 
 class Placed(Message):

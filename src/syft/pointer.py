@@ -14,6 +14,7 @@ from .dispatch import Handle, Spent, dispatch, read, take_metadata, wrap
 from .errors import IdInUse, Misuse, ObjectGone
 from .ids import new_id
 from .messages import Describe, Fetch, Give, Lend, Retain
+from .policy import Policy
 from .store import Label, check_label
 from .wire import Meta, Reference
 
@@ -125,12 +126,16 @@ class PointerTensor(torch.Tensor):
 
     def bring(self, user: str = "", reason: str = "") -> torch.Tensor:
         """Bring only the object, without gradient or graph, to the worker that holds this pointer."""
+        return self.fetch(user, reason)[0]
+
+    def fetch(self, user: str = "", reason: str = "") -> tuple[torch.Tensor, Policy]:
+        """As :meth:`bring`, with who may have the value."""
         handle = self._handle
         self._check_not_left()
         spent = Spent(handle, "was taken home by get()")
-        value = cast(torch.Tensor, handle.location.get(handle, take=True, user=user, reason=reason))
+        fetched = cast(tuple[torch.Tensor, Policy], handle.location.fetch(handle, take=True, user=user, reason=reason))
         self._leave(spent)
-        return value
+        return fetched
 
     def remote_get(self, *, user: str = "") -> PointerTensor:
         """Have the worker this points to bring home what its own pointer points to."""
@@ -143,8 +148,9 @@ class PointerTensor(torch.Tensor):
     def move(self, worker: Any, *, user: str = "", requires_grad: bool = False) -> torch.Tensor:
         """Send the object straight from its worker to another one; return a pointer to it there.
 
-        The object keeps its id, its labels and its gradient; its bytes do not come here. A move to
-        where it already is changes nothing; a move to the worker that holds this pointer is a get.
+        The object keeps its labels, its gradient and, if this pointer owns it, its id; its bytes do
+        not come here. A move to where it already is changes nothing; a move to the worker that holds
+        this pointer is a get.
 
         Args:
             worker: where to.
@@ -176,7 +182,8 @@ class PointerTensor(torch.Tensor):
         self._check_not_left()
         handle = self._handle
         spent = Spent(handle, f"was moved to {worker.id}")
-        as_id, take_as = handle.id, new_id()
+        # Whoever owns the object may let go of its id later, when an object that came back has it again.
+        as_id, take_as = handle.id if handle.owns else new_id(), new_id()
         try:
             meta = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user)).meta
         except IdInUse:

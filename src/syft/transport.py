@@ -45,7 +45,7 @@ class InProcess:
             message = replace(message, value=_copied(message.value))
         answer = self._handle(message)
         if type(answer) is Value:
-            answer = Value(_copied(answer.value))
+            answer = replace(answer, value=_copied(answer.value))
         return answer
 
 

@@ -60,8 +60,8 @@ class Pointer(Protocol):
     def reference(self) -> Reference:
         """Name the object, with one more ownership for whoever receives the name."""
 
-    def bring(self, user: str) -> torch.Tensor:
-        """Bring the object here, in the name of ``user``; the pointer is spent."""
+    def fetch(self, user: str) -> tuple[torch.Tensor, policy.Policy]:
+        """Bring the object here, in the name of ``user``, with its policy; the pointer is spent."""
 
 
 class Peer(Protocol):
@@ -251,13 +251,14 @@ class Worker:
 
     def _get(self, message: Get) -> Value:
         value = self.store.find(message.id)
-        policy.permit_get(self.store.policy_of(message.id), message.user, self.id)
+        allowed = self.store.policy_of(message.id)
+        policy.permit_get(allowed, message.user, self.id)
         if message.take_as is not None:
             self.store.check_free(message.take_as)
         outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference()
         if message.take_as is not None:
             self.store.take(message.id, message.take_as, "it was taken home by a get")
-        return Value(outgoing)
+        return Value(outgoing, None if allowed is None else tuple(sorted(allowed)))
 
     def _give(self, message: Give) -> Placed:
         if message.take_as is not None:
@@ -281,8 +282,10 @@ class Worker:
                 where=self.id,
                 mend="To bring it home use x.get().",
             )
-        value = cast(Pointer, pointer).bring(message.user)
+        value, allowed = cast(Pointer, pointer).fetch(message.user)
         self.store.objects[message.id] = value
+        if allowed is not None:
+            self.store.restrict(message.id, allowed)
         return Placed(cast(Meta, value))
 
     def _put_at(self, worker: str, id: int, as_id: int, user: str) -> Meta:

@@ -84,13 +84,18 @@ class BaseWorker:
 
         With ``take`` the object leaves; ``handle`` then owns what an autograd graph still needs of it.
         """
+        return self.fetch(handle, take=take, user=user, reason=reason)[0]
+
+    def fetch(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> tuple[torch.Tensor, Policy]:
+        """As :meth:`get`, with who may have the value."""
         take_as = new_id() if take else None
-        value = cast(Value, self.request(Get(handle.id, take_as, user, reason))).value
+        answer = cast(Value, self.request(Get(handle.id, take_as, user, reason)))
         if take_as is not None:
             handle.id, handle.owns = take_as, True
+        value = answer.value
         if isinstance(value, Reference):
-            return get_worker(value.worker).adopt(value, handle.owner.id)
-        return cast(torch.Tensor, value)
+            value = get_worker(value.worker).adopt(value, handle.owner.id)
+        return value, None if answer.allowed is None else frozenset(answer.allowed)
 
     def adopt(self, reference: Reference, owner: str) -> PointerTensor:
         """Make a pointer, held by ``owner``, of a reference to an object here."""
