@@ -218,6 +218,15 @@ def test_tensors_of_a_safetensors_file_share_no_memory(tmp_path: Path) -> None:
         assert read.untyped_storage().nbytes() == value.numel() * value.itemsize
 
 
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    save_file({"a": torch.ones(100_000)}, path)
+    (offer,) = load(tmp_path, "d.safetensors")
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert offer.value.sum() == 100_000
+
+
 def test_a_safetensors_file_that_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "d.safetensors"
     save_file({"a": torch.zeros(100)}, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -108,6 +109,18 @@ def test_a_file_that_was_moved_away_is_begun_anew(journal: Journal[Note], path: 
     assert list(journal.read()) == [Note(7)]
 
 
+def test_a_line_waits_for_the_line_of_another_process(journal: Journal[Note], path: Path) -> None:
+    filled(journal, 1)
+    thread = threading.Thread(target=journal.append, args=(Note(2),), kwargs={"lasting": False})
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive() and len(list(journal.read())) == 1
+    thread.join()
+    assert len(list(journal.read())) == 2
+
+
 WRITER = """
 import itertools, sys
 from pathlib import Path
@@ -202,13 +215,14 @@ def test_a_file_that_others_can_read_is_refused(journal: Journal[Note], path: Pa
 
 
 def test_only_lasting_lines_wait_for_the_disk(journal: Journal[Note], monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(journal, 1)  # a new file's name has to reach the disk, whatever its first line
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", synced.append)
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(stat.S_ISDIR(os.fstat(fd).st_mode)))
+    journal.append(Note(0), lasting=False)
+    assert synced == [True]  # a new file's name has to reach the disk, whatever its first line
     journal.append(Note(1), lasting=False)
-    assert synced == []
+    assert synced == [True]
     journal.append(Note(2), lasting=True)
-    assert len(synced) == 1
+    assert synced == [True, False]
 
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")

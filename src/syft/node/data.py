@@ -184,7 +184,7 @@ def _read_safetensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, torch.
     try:
         with safe_open(path, framework="pt") as file:
             chosen = _chosen(path, wanted, list(file.keys()))
-            # Each tensor may be a slice of the whole file's memory, which must not go along with it.
+            # Tensors are maps of the file: they would change with it, or end this process when it is cut.
             return {name: file.get_tensor(array).clone() for name, array in chosen.items()}
     except (SafetensorError, OSError) as error:
         raise _Refused(f"{path} cannot be read: {error}") from error
