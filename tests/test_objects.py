@@ -288,6 +288,32 @@ def test_private_values_behind_a_chain(bob: sy.VirtualWorker, alice: sy.VirtualW
     assert chain.get().get(user="carol").tolist() == [1.0]
 
 
+def test_a_get_or_move_that_one_of_several_objects_refuses_changes_nothing(
+    bob: sy.VirtualWorker, alice: sy.VirtualWorker
+) -> None:
+    def private() -> torch.Tensor:
+        return torch.ones(2).private_tensor(allowed_users=["eve"])
+
+    weight = torch.ones(2, requires_grad=True).send(bob)
+    (weight * private().send(bob, user="eve")).sum().backward()
+    several = sy.MultiPointerTensor.of([torch.ones(2).send(alice), private().send(bob, user="eve")])
+    dataset = sy.BaseDataset(torch.ones(2).send(bob), private().send(bob, user="eve"))
+    before = (sorted(bob._objects), sorted(alice._objects))
+    for refused in (weight.get, several.get, dataset.get, lambda: weight.move(alice)):
+        with pytest.raises(NotPermitted):
+            refused()
+        assert (sorted(bob._objects), sorted(alice._objects)) == before
+    moved = weight.move(alice, user="eve")
+    assert values(alice) == [[1.0, 1.0]] * 3
+    home = moved.get(user="eve")
+    assert (home.tolist(), home.grad.tolist(), home.requires_grad) == ([1.0, 1.0], [1.0, 1.0], True)
+    assert [value.tolist() for value in several.get(user="eve")] == [[1.0, 1.0]] * 2
+    assert dataset.get(user="eve").location is None
+    with pytest.raises(ObjectGone, match="moved to alice"):
+        weight.get()
+    assert (bob._objects, alice._objects) == ({}, {})
+
+
 def test_private_values_stay_private_where_a_worker_has_fetched_them(
     bob: sy.VirtualWorker, alice: sy.VirtualWorker, charlie: sy.VirtualWorker
 ) -> None:

@@ -54,7 +54,7 @@ class LoggingTensor(torch.Tensor):
     def get(self, *, user: str = "", reason: str = "") -> Any:
         """Bring home what a watched pointer points to, unwatched. Errors: as :meth:`PointerTensor.get`."""
         if isinstance(self._watched, PointerTensor):
-            return take_for(self, self._watched, user, reason)
+            return take_for(self, [self._watched], user, reason)[0]
         return cast(Any, self._watched).get(user=user, reason=reason)
 
     @classmethod

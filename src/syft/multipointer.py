@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 
 from .dispatch import read, with_constants_sent
 from .errors import Misuse, NotCollocated
-from .pointer import PointerTensor
+from .pointer import PointerTensor, bring_all
 
 
 class MultiPointerTensor(torch.Tensor):
@@ -94,24 +94,21 @@ class MultiPointerTensor(torch.Tensor):
         if requires_grad:
             values = [p.get(user=user, reason=reason, requires_grad=True) for p in _Split.apply(self)]
         else:
-            values = [take_for(self, p, user, reason) for p in self._pointers]
-        if sum_results:
-            return torch.stack(values).sum(0)
-        if not requires_grad:
-            self._give_back_grads(values, user, reason)
-        return values
+            grad = None if sum_results or not (self.is_leaf or self.retains_grad) else self.grad
+            grads = () if grad is None else cast(MultiPointerTensor, grad)._pointers
+            taken = take_for(self, [*self._pointers, *grads], user, reason)
+            values = taken[: len(self._pointers)]
+            if not sum_results:
+                for value in values:
+                    value.requires_grad_(self.requires_grad)
+            for value, own in zip(values, taken[len(values) :], strict=False):
+                value.grad = own
+        return torch.stack(values).sum(0) if sum_results else values
 
     def virtual_get(self, sum_results: bool = False) -> list[torch.Tensor] | torch.Tensor:
         """As :meth:`get`, of copies: the objects stay where they are."""
         values = [read(p) for p in self._pointers]
         return torch.stack(values).sum(0) if sum_results else values
-
-    def _give_back_grads(self, values: list[torch.Tensor], user: str, reason: str) -> None:
-        grad = self.grad if self.is_leaf or self.retains_grad else None
-        grads = [None] * len(values) if grad is None else cast(Any, grad).get(user=user, reason=reason)
-        for value, own in zip(values, grads, strict=True):
-            value.grad = own
-            value.requires_grad_(self.requires_grad)
 
     def copy(self) -> MultiPointerTensor:
         """Return pointers to copies of the objects, at the same workers, outside the graph."""
@@ -222,17 +219,19 @@ def combine_pointers(*pointers: torch.Tensor) -> MultiPointerTensor:
     return whole
 
 
-def take_for(holder: torch.Tensor, pointer: PointerTensor, user: str, reason: str) -> torch.Tensor:
-    """Take the object of a pointer that is part of ``holder``.
+def take_for(holder: torch.Tensor, pointers: Sequence[PointerTensor], user: str, reason: str) -> list[torch.Tensor]:
+    """Take the objects of pointers that are part of ``holder``: all of them, or with an error none.
 
-    While an autograd graph has ``holder``, the object lives on, hidden, for that graph.
+    While an autograd graph has ``holder``, the objects live on, hidden, for that graph.
     """
     if holder._use_count() == 1:  # type: ignore[attr-defined]
-        return pointer.bring(user, reason)
-    pointer._check_not_left()
-    value = _bare(pointer, alias=True).bring(user, reason)
-    pointer._fate = "was taken home by get()"
-    return value
+        return bring_all(pointers, user, reason)
+    for pointer in pointers:
+        pointer._check_not_left()
+    values = bring_all([_bare(pointer, alias=True) for pointer in pointers], user, reason)
+    for pointer in pointers:
+        pointer._fate = "was taken home by get()"
+    return values
 
 
 def _bare(pointer: Any, alias: bool = False) -> PointerTensor:

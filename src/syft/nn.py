@@ -20,9 +20,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from .dispatch import read
 from .errors import Misuse, NotCollocated
-from .ids import new_id
-from .messages import Retire
-from .pointer import PointerTensor, become, beside, place_of
+from .pointer import PointerTensor, become, beside, place_of, retire
 from .sending import place
 from .workers import BaseWorker
 
@@ -64,7 +62,7 @@ def get_module(module: M, *, user: str = "", reason: str = "") -> M:
         handle = pointer._handle
         return cast(torch.Tensor, handle.location.get(handle, take=False, user=user, reason=reason))
 
-    _transfer(module, away, fetch, "it was taken home by a get")
+    _transfer(module, away, fetch, "was taken home by get()")
     return module
 
 
@@ -82,7 +80,7 @@ def move_module(module: M, worker: BaseWorker, *, user: str = "") -> M:
     if all(worker is pointer.owner for pointer in away):
         return get_module(module, user=user)
     away = [pointer for pointer in away if pointer.location is not worker]
-    _transfer(module, away, lambda pointer: pointer.give_copy(worker, user), f"it was moved to {worker.id}")
+    _transfer(module, away, lambda pointer: pointer.give_copy(worker, user), f"was moved to {worker.id}")
     return module
 
 
@@ -144,7 +142,7 @@ def _transfer(module: torch.nn.Module, tensors: Iterable[torch.Tensor], carry: C
         if id(parameter) in moving
     ]
     if fate:
-        _retire(carried, fate)
+        retire(carried, fate)
     for tensor, counterpart in changes:
         become(tensor, counterpart)
     for optimizer, parameter, state in states:
@@ -168,18 +166,6 @@ def _counterpart(tensor: torch.Tensor, carry: Carry) -> torch.Tensor:
 
 #: What a pointer keeps in its ``__dict__`` that is true of that pointer only.
 _OF_POINTERS = frozenset({"_handle", "_id", "_tags", "_description", "_fate"})
-
-
-def _retire(pointers: Iterable[PointerTensor], fate: str) -> None:
-    """Take the objects off their workers' listings; they are freed when the last graph lets go of them."""
-    by_location: dict[Any, dict[int, Any]] = {}
-    for pointer in pointers:
-        by_location.setdefault(pointer.location, {})[pointer._handle.id] = pointer._handle
-    for location, handles in by_location.items():
-        take_as = [new_id() for _ in handles]
-        location.request(Retire(tuple(handles), tuple(take_as), fate))
-        for handle, id in zip(handles.values(), take_as, strict=True):
-            handle.id, handle.owns = id, True
 
 
 # ---- optimizers ----

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NoReturn, cast
 
@@ -13,7 +13,7 @@ from .crossing import Cross
 from .dispatch import Handle, Spent, dispatch, read, take_metadata, wrap
 from .errors import IdInUse, Misuse, ObjectGone
 from .ids import new_id
-from .messages import Describe, Fetch, Give, Lend, Retain
+from .messages import Describe, Fetch, Give, Lend, Retain, Retire
 from .policy import Policy
 from .store import Label, check_label
 from .wire import Meta, Reference
@@ -114,11 +114,7 @@ class PointerTensor(torch.Tensor):
         if requires_grad:
             home = self._handle.location
             return cast(torch.Tensor, Cross.apply(self, lambda value: value.bring(user, reason), home.send))
-        grad = self._own_grad()
-        value = self.bring(user, reason)
-        if grad is not None:
-            value.grad = grad.get(user=user, reason=reason)
-        return value.requires_grad_(self.requires_grad)
+        return get_all([self], user, reason)[0]
 
     def get_(self, **options: Any) -> torch.Tensor:
         """As :meth:`get`, in place: this very tensor becomes the local one."""
@@ -168,9 +164,11 @@ class PointerTensor(torch.Tensor):
             )
             return cast(torch.Tensor, crossed)
         grad = self._own_grad()
+        given = None if grad is None else grad.give_copy(worker, user)  # if it may not go, nothing goes
         moved = self._give(worker, user)
         if grad is not None:
-            moved.grad = grad.move(worker, user=user)
+            moved.grad = given
+            retire([grad], f"was moved to {worker.id}")
         return moved.requires_grad_(self.requires_grad)
 
     def move_(self, worker: Any, **options: Any) -> torch.Tensor:
@@ -311,6 +309,43 @@ class PointerTensor(torch.Tensor):
             "a pointer cannot be pickled: it holds no data, and names an object that this process owns",
             mend="Get it first: x.get(), or model.get() before torch.save.",
         )
+
+
+def get_all(pointers: Sequence[PointerTensor], user: str = "", reason: str = "") -> list[torch.Tensor]:
+    """Bring several objects home with their gradients, as :meth:`PointerTensor.get`: all, or with an error none."""
+    grads = [pointer._own_grad() for pointer in pointers]
+    values = iter(bring_all([*pointers, *(grad for grad in grads if grad is not None)], user, reason))
+    homes = [next(values).requires_grad_(pointer.requires_grad) for pointer in pointers]
+    for home, grad in zip(homes, grads, strict=True):
+        home.grad = None if grad is None else next(values)
+    return homes
+
+
+def bring_all(pointers: Sequence[PointerTensor], user: str = "", reason: str = "") -> list[torch.Tensor]:
+    """Bring several objects home, without gradients or graph: all of them, or with an error none."""
+    if len(pointers) == 1:
+        return [pointers[0].bring(user, reason)]
+    for pointer in pointers:
+        pointer._check_not_left()
+    handles = [pointer._handle for pointer in pointers]
+    values = [handle.location.get(handle, take=False, user=user, reason=reason) for handle in handles]
+    retire(pointers, "was taken home by get()")
+    return values
+
+
+def retire(pointers: Sequence[PointerTensor], fate: str) -> None:
+    """Take the objects off their workers' listings; they are freed when the last graph lets go of them."""
+    spent = [(pointer, Spent(pointer._handle, fate)) for pointer in pointers]
+    by_location: dict[Any, dict[int, Any]] = {}
+    for pointer in pointers:
+        by_location.setdefault(pointer.location, {})[pointer._handle.id] = pointer._handle
+    for location, handles in by_location.items():
+        take_as = [new_id() for _ in handles]
+        location.request(Retire(tuple(handles), tuple(take_as), f"it {fate}"))
+        for handle, id in zip(handles.values(), take_as, strict=True):
+            handle.id, handle.owns = id, True
+    for pointer, told in spent:
+        pointer._leave(told)
 
 
 def become(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..annotations import describe, tag
 from ..errors import Misuse, NotCollocated
-from ..pointer import PointerTensor
+from ..pointer import PointerTensor, get_all
 from ..sending import send
 from ..workers import BaseWorker
 
@@ -94,8 +94,7 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             )
         if not isinstance(self.data, PointerTensor) or not isinstance(self.targets, PointerTensor):
             raise Misuse("this dataset is here: there is nothing to get", mend="Send it first: dataset.send(bob)")
-        self.data = self.data.get(user=user, reason=reason)
-        self.targets = self.targets.get(user=user, reason=reason)
+        self.data, self.targets = get_all([self.data, self.targets], user, reason)
         return self
 
     def tag(self, *tags: str) -> BaseDataset:
