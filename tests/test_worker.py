@@ -245,3 +245,23 @@ def test_private_data_written_by_a_message_that_names_all_arguments(worker: Work
     ask(worker, Put(22, torch.tensor([True])))
     answer = ask(worker, Run("aten::index.Tensor", [], {"self": Ref(3), "indices": [Ref(22)]}, (23,)))
     assert isinstance(answer, Failure) and answer.code == "not-permitted"
+    answer = ask(worker, Run("aten::index.Tensor", [Ref(3), 5], {}, (23,)))
+    assert isinstance(answer, Failure)
+
+
+def test_a_give_under_one_name_for_two_objects_changes_nothing() -> None:
+    worker = filled()
+    worker._peer = lambda name: cast(Any, ToItself(worker))
+    before = snapshot(worker)
+    assert isinstance(ask(worker, Give(1, "bob", 9, 9)), Failure)
+    assert snapshot(worker) == before
+
+
+class ToItself:
+    """A worker as its own peer."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def put(self, value: torch.Tensor, id: int, *_: Any) -> Any:
+        return cast(Placed, self._worker.handle(Put(id, value.clone()))).meta

@@ -103,7 +103,8 @@ class Operator:
     def reveals_shape(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         """Tell whether the shape of the result depends on values (``nonzero``, ``x[mask]``), given the arguments."""
         if self.name == "aten::index.Tensor":  # by whole numbers, the shape is that of the indices
-            return any(getattr(i, "dtype", None) in _MASKS for i in self.argument(1, args, kwargs) or ())
+            indices = self.argument(1, args, kwargs)
+            return not isinstance(indices, (list, tuple)) or any(getattr(i, "dtype", None) in _MASKS for i in indices)
         return self._shape_depends_on_values
 
     def argument(self, index: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

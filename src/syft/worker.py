@@ -261,6 +261,8 @@ class Worker:
         return Value(outgoing, None if allowed is None else tuple(sorted(allowed)))
 
     def _give(self, message: Give) -> Placed:
+        if message.take_as == message.as_id:
+            raise MalformedMessage("the message names two objects alike", where=self.id)
         if message.take_as is not None:
             self.store.check_free(message.take_as)
         meta = self._put_at(message.to, message.id, message.as_id, message.user)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..annotations import describe, tag
 from ..errors import Misuse, NotCollocated
-from ..pointer import PointerTensor, get_all
+from ..pointer import PointerTensor, get_all, place_of
 from ..sending import send
 from ..workers import BaseWorker
 
@@ -37,7 +37,7 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
                 f"each item has one target: data of shape {list(data.shape)} and targets of shape "
                 f"{list(targets.shape)} differ in their first dimension"
             )
-        places = [_place_of(data), _place_of(targets)]
+        places = [place_of(data), place_of(targets)]
         if places[0] is not places[1]:
             names = " and ".join("here" if place is None else f"at {place.id}" for place in places)
             raise NotCollocated(f"data and targets are not in one place, but {names}", mend="Send both to one worker.")
@@ -73,7 +73,7 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     @property
     def location(self) -> Any:
         """The worker where the data is; None if it is here."""
-        return _place_of(self.data)
+        return place_of(self.data)
 
     def send(self, worker: BaseWorker, *, user: str = "") -> BaseDataset:
         """Return the dataset at a worker; this one stays as it is. Errors: as of :func:`syft.send`."""
@@ -275,7 +275,3 @@ def _draw_counts(random: np.random.Generator, mixture: Any, left: Any, size: int
             weights = (left - counts).astype(float)
         counts = np.minimum(counts + random.multinomial(missing, weights / weights.sum()), left)
     return counts
-
-
-def _place_of(tensor: torch.Tensor) -> Any:
-    return tensor.location if isinstance(tensor, PointerTensor) else None
