@@ -346,13 +346,18 @@ def _change_view(cls: type[Any], operator: Operator, args: tuple[Any, ...], kwar
     old.location.run(Run("aten::alias", [old], {}, (handle.id,)), (target,), {})
     message = Run(operator.name, [handle, *(_sent(cls, a, old.location) for a in args[1:])], kwargs, ())
     output = old.location.run(message, args, kwargs)[0]
-    take_metadata(target, wrap(cls, handle, output))
+    point_alike(target, wrap(cls, handle, output))
     return target
 
 
-def take_metadata(target: Any, source: Any) -> None:
-    """Make ``target`` the same pointer as ``source``, in place."""
+def take_metadata(target: torch.Tensor, source: torch.Tensor) -> None:
+    """Give ``target`` the shape, dtype and strides of ``source``, a wrapper of the same kind."""
     torch._C.TensorBase.data.__set__(target, source)  # type: ignore[attr-defined]
+
+
+def point_alike(target: Any, source: Any) -> None:
+    """Make ``target`` the same pointer as ``source``, in place."""
+    take_metadata(target, source)
     target._handle = source._handle
 
 
@@ -397,7 +402,7 @@ def _set(cls: type[Any], args: tuple[Any, ...]) -> Any:
     target, source = args
     if type(target) is not cls or type(source) is not cls:
         return NotImplemented
-    take_metadata(target, source)
+    point_alike(target, source)
     return target
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch._ops import OpOverload
 
-from .dispatch import with_constants_sent
+from .dispatch import take_metadata, with_constants_sent
 from .errors import NotCollocated
 from .multipointer import Everywhere, MultiPointerTensor, take_for
 from .pointer import PointerTensor
@@ -82,7 +82,7 @@ class LoggingTensor(torch.Tensor):
 
     @data.setter  # type: ignore[override]
     def data(self, source: LoggingTensor) -> None:
-        _take_metadata(self, source)
+        take_metadata(self, source)
         self._watched = source._watched
 
     def tolist(self) -> Any:
@@ -159,15 +159,11 @@ def _rewatched(value: Any, originals: dict[int, torch.Tensor], log: Log) -> Any:
         if original is None:
             return _watch(value, log)
         if isinstance(original, LoggingTensor) and (original.shape, original.stride()) != (value.shape, value.stride()):
-            _take_metadata(original, _watch(value, log))
+            take_metadata(original, _watch(value, log))
         return original
     if isinstance(value, (list, tuple)):
         return type(value)([_rewatched(item, originals, log) for item in value])
     return value
-
-
-def _take_metadata(target: LoggingTensor, source: LoggingTensor) -> None:
-    torch._C.TensorBase.data.__set__(target, source)  # type: ignore[attr-defined]
 
 
 def _said(value: Any) -> str:

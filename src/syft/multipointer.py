@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 import torch
 from torch._ops import OpOverload
 
-from .dispatch import read, with_constants_sent
+from .dispatch import read, take_metadata, with_constants_sent
 from .errors import Misuse, NotCollocated
 from .pointer import PointerTensor, bring_all
 
@@ -164,7 +164,7 @@ class MultiPointerTensor(torch.Tensor):
 
     @data.setter  # type: ignore[override]
     def data(self, source: MultiPointerTensor) -> None:
-        _take_metadata(self, source)
+        take_metadata(self, source)
         self._pointers = source._pointers
 
     # ---- what torch reads from memory ----
@@ -348,7 +348,7 @@ def _join(results: Sequence[Any], known: dict[int, MultiPointerTensor]) -> Any:
             _check_alike(results)
             return MultiPointerTensor._wrap(results)
         if (whole.shape, whole.stride()) != (first.shape, first.stride()):
-            _take_metadata(whole, MultiPointerTensor._wrap(whole._pointers))
+            take_metadata(whole, MultiPointerTensor._wrap(whole._pointers))
         return whole
     if isinstance(first, (list, tuple)):
         joined: Iterable[Any] = (_join(each, known) for each in zip(*results, strict=True))
@@ -356,10 +356,6 @@ def _join(results: Sequence[Any], known: dict[int, MultiPointerTensor]) -> Any:
     if all(result == first for result in results):
         return first
     raise _several_values()
-
-
-def _take_metadata(target: MultiPointerTensor, source: MultiPointerTensor) -> None:
-    torch._C.TensorBase.data.__set__(target, source)  # type: ignore[attr-defined]
 
 
 def _several_values() -> Misuse:

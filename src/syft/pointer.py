@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn, cast
 import torch
 
 from .crossing import Cross
-from .dispatch import Handle, Spent, dispatch, read, take_metadata, wrap
+from .dispatch import Handle, Spent, dispatch, point_alike, read, wrap
 from .errors import IdInUse, Misuse, ObjectGone
 from .ids import new_id
 from .messages import Describe, Fetch, Give, Lend, Retain, Retire
@@ -136,7 +136,7 @@ class PointerTensor(torch.Tensor):
     def remote_get(self, *, user: str = "") -> PointerTensor:
         """Have the worker this points to bring home what its own pointer points to."""
         placed = self._handle.location.request(Fetch(self._handle.id, user))
-        take_metadata(self, PointerTensor.of(self._handle, placed.meta))
+        point_alike(self, PointerTensor.of(self._handle, placed.meta))
         return self
 
     # ---- going elsewhere ----
@@ -204,7 +204,7 @@ class PointerTensor(torch.Tensor):
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
         """Have the worker this points to send its object on, and keep a pointer to it there."""
         placed = self._handle.location.request(Lend(self._handle.id, worker.id, new_id(), user))
-        take_metadata(self, PointerTensor.of(self._handle, placed.meta))
+        point_alike(self, PointerTensor.of(self._handle, placed.meta))
         return self
 
     def copy(self) -> PointerTensor:
@@ -262,7 +262,7 @@ class PointerTensor(torch.Tensor):
 
     @data.setter
     def data(self, source: torch.Tensor) -> None:
-        take_metadata(self, source)
+        point_alike(self, source)
 
     def tolist(self) -> Any:
         return read(self).tolist()
