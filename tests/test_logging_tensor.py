@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from syft.errors import Misuse, NotCollocated
 from syft.logging_tensor import LoggingTensor
 from syft.multipointer import MultiPointerTensor
 from syft.sending import send
@@ -110,3 +111,12 @@ def test_an_object_lives_on_for_the_graph_after_get(lines, bob):
     assert y.get().tolist() == [2.0]
     loss.backward()
     assert x.grad.get().tolist() == [4.0]
+
+
+def test_a_watched_local_tensor_beside_a_pointer(lines, bob):
+    x = LoggingTensor(lines.append).on(torch.randn(3))
+    with pytest.raises(NotCollocated, match="at bob"):
+        x + send(torch.zeros(3), bob)
+    with pytest.raises(Misuse, match="is here"):
+        x.get()
+    assert lines == []

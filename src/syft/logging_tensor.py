@@ -9,9 +9,9 @@ import torch
 from torch._ops import OpOverload
 
 from .dispatch import take_metadata, with_constants_sent
-from .errors import NotCollocated
+from .errors import Misuse, NotCollocated
 from .multipointer import Everywhere, MultiPointerTensor, take_for
-from .pointer import PointerTensor
+from .pointer import PointerTensor, place_of
 
 Log = Callable[[str], object]
 
@@ -55,7 +55,9 @@ class LoggingTensor(torch.Tensor):
         """Bring home what a watched pointer points to, unwatched. Errors: as :meth:`PointerTensor.get`."""
         if isinstance(self._watched, PointerTensor):
             return take_for(self, [self._watched], user, reason)[0]
-        return cast(Any, self._watched).get(user=user, reason=reason)
+        if isinstance(self._watched, MultiPointerTensor):
+            return self._watched.get(user=user, reason=reason)
+        raise Misuse("what is watched is here: there is nothing to get", mend="Send it first: log.on(x.send(bob)).")
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -67,9 +69,12 @@ class LoggingTensor(torch.Tensor):
             result = func(*bare_args, **bare_kwargs)
         except NotCollocated as apart:
             del bare_args, bare_kwargs  # they hold references to the constants
-            watched = next(t._watched for t in originals.values() if isinstance(t, cls))
+            places = (_place(t._watched) for t in originals.values() if isinstance(t, cls))
+            place = next((place for place in places if place is not None), None)
+            if place is None:
+                raise
             originals.clear()
-            return func(*with_constants_sent(func.name(), args, _place(watched), apart), **kwargs or {})
+            return func(*with_constants_sent(func.name(), args, place, apart), **kwargs or {})
         log = next(t._log for t in originals.values() if isinstance(t, cls))
         given = [_said(a) for a in bare_args] + [f"{name}={_said(a)}" for name, a in bare_kwargs.items()]
         log(f"{func.name()}({', '.join(given)}) -> {_said(result)}")
@@ -135,8 +140,8 @@ def _watch(tensor: torch.Tensor, log: Log) -> LoggingTensor:
     return watcher
 
 
-def _place(watched: Any) -> Any:
-    return Everywhere(watched.locations) if isinstance(watched, MultiPointerTensor) else watched.location
+def _place(watched: torch.Tensor) -> Any:
+    return Everywhere(watched.locations) if isinstance(watched, MultiPointerTensor) else place_of(watched)
 
 
 def _unwatched(value: Any, originals: dict[int, torch.Tensor]) -> Any:
