@@ -18,6 +18,7 @@ MAX_TAGS: Final = 64                # tags of one object
 MAX_TAG_LENGTH: Final = 256         # characters of a tag
 MAX_DESCRIPTION_LENGTH: Final = 65536  # characters of a description
 MAX_RESULTS: Final = 65536          # results of one operator
+MAX_OUTLINES: Final = 65536         # kinds of operator calls whose results' metadata a caller remembers
 MAX_FATES: Final = 4096             # objects whose end a worker still remembers, for error messages
 
 # of the names in certificates: lower case, since TLS does not tell cases apart
@@ -38,3 +39,11 @@ GRACE_SECONDS: Final = 60           # how long a room waits for its client to co
 MAX_REASON_LENGTH: Final = 2000     # characters of the reason of a request
 MAX_OPEN_REQUESTS: Final = 32       # requests of one client that wait for the owner's answer
 MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for
+
+PACKET_BYTES: Final = 1 << 20       # of one gRPC message
+CONNECT_SECONDS: Final = 10         # how long a node has to answer a first call
+RECONNECT_PAUSES: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 10.0, 10.0, 10.0)  # seconds between attempts to come back
+ERRANDS: Final = 16                 # deliveries to other nodes that a gate makes at one time
+WINDOW_BATCHES: Final = 64          # batches that a caller may be ahead of the node's answer, twice
+BATCH_MESSAGES: Final = 64          # messages that are sent as one, unless something waits for them
+BATCH_SECONDS: Final = 0.002        # how long a message waits for others to go with it

@@ -59,13 +59,18 @@ class Get(Message):
 
 
 class Give(Message):
-    """Send ``id`` straight to the worker ``to`` as ``as_id``; ``take_as`` as in Get. -> Placed"""
+    """Send ``id`` straight to the worker ``to`` as ``as_id``; ``take_as`` as in Get. -> Placed
+
+    Between processes, ``to`` is at ``address`` and has been told to expect ``ticket``.
+    """
 
     id: Id
     to: Name
     as_id: Id
     take_as: Id | None = None
     user: Name = ""
+    address: Name = ""
+    ticket: Name = ""
 
 
 class Lend(Message):
@@ -118,6 +123,28 @@ class Search(Message):
     query: Tags
 
 
+class Expect(Message):
+    """Take the one object that ``sender`` delivers with ``ticket``, and store it as ``id``. -> Done"""
+
+    ticket: Name
+    sender: Name
+    id: Id
+
+
+class Delegate(Message):
+    """Let the worker ``to`` use the caller's objects here, for its chains. -> Delegated"""
+
+    to: Name
+
+
+class Introduce(Message):
+    """The worker ``worker`` is at ``address``, and takes the bearer of ``token`` for the caller's delegate. -> Done"""
+
+    worker: Name
+    address: Name
+    token: Name
+
+
 class Clear(Message):
     """Forget every object. -> Done"""
 
@@ -151,6 +178,12 @@ class Placed(Message):
     meta: Meta
 
 
+class Delegated(Message):
+    """What a delegate shows to be let in."""
+
+    token: Name
+
+
 class Found(Message):
     """What a search found: (id, metadata, tags, description) each."""
 
@@ -166,5 +199,8 @@ class Failure(Message):
     mend: str
 
 
-Request = Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | Clear
-Answer = Done | Ran | Value | Placed | Found | Failure
+Request = (
+    Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | Clear
+    | Expect | Delegate | Introduce
+)  # fmt: skip
+Answer = Done | Ran | Value | Placed | Delegated | Found | Failure

@@ -120,6 +120,8 @@ def _safe(name: str, overload: OpOverload) -> Callable[..., Any]:
         return fresh.zero_()
 
     def grown(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not tensor.untyped_storage().resizable():  # it is on memory that came off a wire
+            tensor.set_(tensor.clone())  # type: ignore[call-overload]
         before = tensor.untyped_storage().nbytes()
         overload(tensor, *args, **kwargs)
         storage = tensor.untyped_storage()

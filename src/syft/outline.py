@@ -68,3 +68,8 @@ def _on_meta(value: Any) -> Any:
             raise NotImplementedError("no outline of sparse tensors")
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     return [_on_meta(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def warm() -> None:
+    """Have torch import what it runs operators on ``meta`` tensors with: over a second, the first time."""
+    torch.empty(1, device="meta") + 1  # noqa: B018

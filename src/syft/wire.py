@@ -190,9 +190,7 @@ def decode(frames: Sequence[Frame], kind: type[M]) -> M:
 
     try:
         message = msgspec.msgpack.decode(header, type=kind, ext_hook=extension)
-        for field in _open_fields(type(message)):
-            value = getattr(message, field)
-            _check_closed(list(value.values()) if field == _KEYWORDS else value, limits.MAX_NESTING)
+        check_closed(message)
     except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, MalformedMessage):
             raise
@@ -213,6 +211,13 @@ def _check_sizes(frames: Sequence[Frame]) -> None:
         )
 
 
+def check_closed(message: msgspec.Struct) -> None:
+    """Refuse what MessagePack has and the closed set has not: bytes, maps, timestamps. Raises MalformedMessage."""
+    for field in _open_fields(type(message)):
+        value = getattr(message, field)
+        _check_value(list(value.values()) if field == _KEYWORDS else value, limits.MAX_NESTING)
+
+
 _KEYWORDS = "kwargs"
 
 
@@ -226,13 +231,12 @@ def _open_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(field.name for field in msgspec.structs.fields(kind) if is_open(field.type))
 
 
-def _check_closed(value: object, depth: int) -> None:
-    """Refuse what MessagePack has and the closed set has not: bytes, maps, timestamps."""
+def _check_value(value: object, depth: int) -> None:
     if type(value) is list:
         if depth == 0:
             raise MalformedMessage("lists are nested too deep")
         for item in value:
-            _check_closed(item, depth - 1)
+            _check_value(item, depth - 1)
     elif type(value) not in _LEAVES:
         raise MalformedMessage(f"a {type(value).__name__} is not a kind of value that a message may hold")
 

@@ -86,7 +86,6 @@ class Worker:
         self.id = id
         self.store = Store(id)
         self._peer = peer
-        self._is_shut = False
         self._handlers: dict[type[Request], Callable[[Any], Answer]] = {
             Run: self._run,
             Put: self._put,
@@ -104,7 +103,10 @@ class Worker:
 
     def handle(self, message: Request) -> Answer:
         """Answer one request. Raises SyftError; then nothing has changed."""
-        return self._handlers[type(message)](message)
+        handler = self._handlers.get(type(message))
+        if handler is None:  # Expect, Delegate and Introduce are for the gate of a node
+            raise MalformedMessage(f"{type(message).__name__} is not for a worker in process", where=self.id)
+        return handler(message)
 
     def handle_frames(self, frames: Sequence[wire.Frame]) -> list[wire.Frame]:
         """Answer one encoded request with an encoded answer; errors become a Failure."""
@@ -116,7 +118,6 @@ class Worker:
     def shut(self) -> None:
         """Forget every object and refuse every further request."""
         self.store.clear()
-        self._is_shut = True
         self._handlers = dict.fromkeys(self._handlers, self._refuse)
         self._handlers[Release] = lambda message: Done()
 

@@ -37,6 +37,11 @@ def get_worker(id: str) -> BaseWorker:
         ) from None
 
 
+def forget_worker(id: str) -> None:
+    """Make the name free again."""
+    _workers.pop(id, None)
+
+
 def known_workers() -> list[BaseWorker]:
     """Return every worker known here, in the order in which they were made."""
     return list(_workers.values())
@@ -214,7 +219,7 @@ class VirtualWorker(BaseWorker):
     def shut(self) -> None:
         """Free all objects; every later request is refused, and the name is free again."""
         self._worker.shut()
-        _workers.pop(self.id, None)
+        forget_worker(self.id)
 
     def __repr__(self) -> str:
         return f"<VirtualWorker id:{self.id} #objects:{self.objects_count()}>"

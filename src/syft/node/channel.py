@@ -1,0 +1,182 @@
+"""A channel: the transport to a worker in another process. Messages go in batches, and are not waited for.
+
+A batch leaves when something has to wait for an answer, when enough messages have gathered, or a
+moment after the first. What an operator will give is known beforehand, from metadata alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, cast
+
+import torch
+
+from .. import limits, wire
+from ..errors import SyftError, WorkerShut
+from ..messages import Answer, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run
+from ..operators import BY_NAME
+from ..outline import Outlines
+from ..wire import Frame, Meta, Reference
+from ..worker import raise_failure
+from .envelopes import FOR_THE_GATE, Answered, Batch
+
+#: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
+#: waited for: another worker is going to use the object, and must not come before what made it.)
+_UNASKED = (Put, Release, Describe)
+
+
+class Carrier(Protocol):
+    """Carries encoded batches to a worker, in order."""
+
+    def send(self, last: int, frames: list[Frame]) -> None:
+        """Send a batch, whose last message is the ``last``-th of all."""
+
+    def acknowledge(self, last: int) -> None:
+        """All messages up to the ``last``-th have arrived."""
+
+    def close(self) -> None: ...
+
+
+class Channel:
+    """A transport over a carrier, which is set right after; give its answers to :meth:`arrived`."""
+
+    carrier: Carrier
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._outlines = Outlines()
+        self._lock = threading.RLock()
+        self._pending: list[Request] = []
+        self._released: deque[int] = deque()
+        self._sent = self._received = self._batches = 0
+        self._asked: dict[int, Future[Answer]] = {}
+        self._window: Future[Answer] | None = None
+        self._gathering = threading.Event()
+        self._lost: SyftError | None = None
+        threading.Thread(target=self._flush_in_time, name=f"batches for {where}", daemon=True).start()
+
+    # ---- as a transport ----
+
+    def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
+        outputs = self._outlines.of(BY_NAME[message.operator], args, kwargs)
+        if outputs is None:
+            return cast(Ran, self._ask(message)).outputs
+        self._post(message)
+        return outputs
+
+    def request(self, message: Request) -> Answer:
+        if not isinstance(message, _UNASKED):
+            return self._ask(message)
+        self._post(message)
+        return Placed(_placed(message.value)) if isinstance(message, Put) else Done()
+
+    def release(self, id: int) -> None:
+        self._released.append(id)  # finalizers run at any moment, also within the methods of this class
+        self._gathering.set()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.lose(WorkerShut("you have left this worker", where=self._where, mend="Connect again: sy.connect(...)"))
+        self.carrier.close()
+
+    # ---- sending ----
+
+    def _post(self, message: Request) -> None:
+        behind = None
+        with self._lock:
+            self._check_connected()
+            self._pending.append(message)
+            if len(self._pending) >= limits.BATCH_MESSAGES:
+                behind = self._flush_within_window()
+            elif len(self._pending) == 1:
+                self._gathering.set()
+        if behind is not None:
+            behind.result()
+
+    def _ask(self, message: Request) -> Answer:
+        future: Future[Answer] = Future()
+        with self._lock:
+            self._check_connected()
+            if isinstance(message, FOR_THE_GATE):
+                self._flush()
+                self._send([message], future)
+            else:
+                self._pending.append(message)
+                self._flush(future)
+        answer = future.result()
+        if isinstance(answer, Failure):
+            raise_failure(answer)
+        return answer
+
+    def _flush_within_window(self) -> Future[Answer] | None:
+        """Send what has gathered; return what to wait for first, so as not to run too far ahead of the worker."""
+        self._batches += 1
+        if self._batches % limits.WINDOW_BATCHES:
+            self._flush()
+            return None
+        behind, self._window = self._window, Future()
+        self._flush(self._window)
+        return behind
+
+    def _flush(self, future: Future[Answer] | None = None) -> None:
+        """Send what has gathered; ``future`` is for the answer to the last message."""
+        released = tuple(self._released.popleft() for _ in range(len(self._released)))
+        if released:
+            self._pending.insert(len(self._pending) - (future is not None), Release(released))
+        messages, self._pending = self._pending, []
+        if messages:
+            self._send(messages, future)
+
+    def _send(self, messages: list[Request], future: Future[Answer] | None) -> None:
+        frames = wire.encode(Batch(self._sent + 1, future is not None, self._received, messages))
+        self._sent += len(messages)
+        if future is not None:
+            self._asked[self._sent] = future
+        self.carrier.send(self._sent, frames)
+
+    def _flush_in_time(self) -> None:
+        while self._lost is None:
+            self._gathering.wait()
+            self._gathering.clear()
+            time.sleep(limits.BATCH_SECONDS)
+            with self._lock:
+                if self._lost is None:
+                    self._flush()
+
+    def _check_connected(self) -> None:
+        if self._lost is not None:
+            raise type(self._lost)(self._lost.what, where=self._lost.where, mend=self._lost.mend)
+
+    # ---- receiving ----
+
+    def arrived(self, frames: list[Frame]) -> None:
+        """Take an encoded answer. Raises MalformedMessage."""
+        answered = wire.decode(frames, Answered)
+        wire.check_closed(answered.answer)
+        with self._lock:
+            self._received += 1
+            future = self._asked.pop(answered.seq)
+        self.carrier.acknowledge(answered.seq)
+        future.set_result(answered.answer)
+
+    def lose(self, error: SyftError) -> None:
+        """The worker is out of reach, for good: whoever waits, and all who ask from now on, get the error."""
+        with self._lock:
+            self._lost = self._lost or error
+            asked, self._asked = self._asked, {}
+        self._gathering.set()
+        for future in asked.values():
+            future.set_exception(error)
+
+
+def _placed(value: Any) -> Meta:
+    """What a value's metadata is once it has crossed: dense, in its own memory order."""
+    if isinstance(value, Reference):
+        return value.meta
+    if value.layout is not torch.strided:
+        return Meta.of(value)
+    return Meta.of(torch.empty_like(value, device="meta"))

@@ -1,0 +1,88 @@
+"""The nursery: a warm process, with torch imported and nothing else, that rooms are forked from.
+
+It is forked itself before gRPC is imported and before any key is read, so that no room inherits
+either. The gate asks it for a room by sending it the room's end of a socket.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+
+import msgspec
+import torch
+
+from .. import outline
+from . import room
+
+
+class Order(msgspec.Struct):
+    """An order for one room."""
+
+    worker: str
+    memory: int
+    cpu_seconds: int
+
+
+class Nursery:
+    """The gate's side: start it once, before threads and gRPC; then :meth:`open_room`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._orders.close()
+            _run(theirs)
+        theirs.close()
+
+    def open_room(self, order: Order) -> tuple[int, socket.socket, socket.socket]:
+        """Fork a room; return its process id, and our ends of its sockets for batches and for calls."""
+        (batches, theirs), (calls, also_theirs) = socket.socketpair(), socket.socketpair()
+        with self._lock, theirs, also_theirs:
+            socket.send_fds(self._orders, [msgspec.msgpack.encode(order)], [theirs.fileno(), also_theirs.fileno()])
+            return int.from_bytes(self._orders.recv(8), "big"), batches, calls
+
+    def close(self) -> None:
+        """Let the nursery end, and with it every room."""
+        self._orders.close()
+        os.waitpid(self._pid, 0)
+
+
+def _run(orders: socket.socket) -> None:
+    """Fork a room for each order, until the gate hangs up. Never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gate's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # rooms that end are reaped by the kernel
+    torch.set_num_threads(1)
+    outline.warm()
+    os.environ.clear()
+    while True:
+        data, fds, _, _ = socket.recv_fds(orders, 4096, 2)
+        if not data:
+            os._exit(0)
+        pid = os.fork()
+        if pid == 0:
+            orders.close()
+            _live(msgspec.msgpack.decode(data, type=Order), *fds)
+        for fd in fds:
+            os.close(fd)
+        orders.send(pid.to_bytes(8, "big"))
+
+
+def _live(order: Order, batches: int, calls: int) -> None:
+    """Be a room. Never returns: what raises ends the room, and only it."""
+    try:
+        room.confine(order.memory, order.cpu_seconds)
+        torch.seed()
+        with suppress(ConnectionError):
+            room.live(order.worker, socket.socket(fileno=batches), socket.socket(fileno=calls))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # to the owner's log
+        raise
+    finally:
+        os._exit(0)

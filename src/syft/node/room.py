@@ -1,0 +1,128 @@
+"""A room: the process in which one client's objects are, and its operators run.
+
+It has nothing but that: no keys, no network, no other client's bytes. It reads batches from the
+gate's socket, one after another, and answers what is asked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import signal
+import socket
+import threading
+from contextlib import suppress
+
+from .. import wire
+from ..errors import SyftError
+from ..messages import Answer, Put, Request, Run
+from ..operators import BY_NAME
+from ..transport import InProcess
+from ..worker import Worker, encodable, failure_of, written_by
+from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
+from .channel import Channel
+from .envelopes import Answered, Batch, SocketSource, read_record, send_record
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+
+
+def confine(memory: int, cpu_seconds: int) -> None:
+    """Give up, for good, what a room does not need. Linux.
+
+    Args:
+        memory: address space in bytes.
+        cpu_seconds: processor time.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def live(worker: str, batches: socket.socket, calls: socket.socket) -> None:
+    """Answer batches until the gate hangs up; reach workers elsewhere by calls to the gate."""
+    room = Worker(worker, _Peers(calls).find)
+    become_local_worker(BaseWorker(worker, InProcess(room)))
+    source = SocketSource(batches)
+    while True:
+        try:
+            frames = read_record(source)
+        except EOFError:
+            return
+        answered = answer_batch(room, wire.decode(frames, Batch))
+        if answered is not None:
+            send_record(batches, wire.encode(answered))
+
+
+class _Peers:
+    """Workers elsewhere, each over a channel that the gate carries on."""
+
+    def __init__(self, calls: socket.socket) -> None:
+        self._calls = calls
+        self._lock = threading.Lock()
+        self._channels: dict[str, Channel] = {}
+        threading.Thread(target=self._listen, name="answers to calls", daemon=True).start()
+
+    def find(self, name: str) -> BaseWorker:
+        """Return the worker ``name``, whom the gate will find or refuse when it is called."""
+        if name not in self._channels and name != local_worker().id:
+            channel = self._channels[name] = Channel(name)
+            channel.carrier = _Caller(name, self._calls, self._lock)
+            return BaseWorker(name, channel)
+        return get_worker(name)
+
+    def _listen(self) -> None:
+        source = SocketSource(self._calls)
+        with suppress(EOFError, OSError):
+            while True:
+                name, *frames = read_record(source)
+                self._channels[bytes(name).decode()].arrived(frames)
+
+
+class _Caller:
+    """Carries batches for one worker to the gate."""
+
+    def __init__(self, name: str, calls: socket.socket, lock: threading.Lock) -> None:
+        self._name, self._calls, self._lock = name, calls, lock
+
+    def send(self, last: int, frames: list[wire.Frame]) -> None:
+        with self._lock:
+            send_record(self._calls, [self._name.encode(), *frames])
+
+    def acknowledge(self, last: int) -> None:
+        """The socket to the gate does not drop."""
+
+    def close(self) -> None:
+        """The socket serves the other workers as well."""
+
+
+def answer_batch(room: Worker, batch: Batch) -> Answered | None:
+    """Handle all messages of a batch; return the answer to the last if it is asked for.
+
+    A message that fails leaves its error in the place of what it would have made or written.
+    """
+    answer: Answer | None = None
+    for message in batch.messages:
+        try:
+            wire.check_closed(message)
+            answer = room.handle(message)
+        except SyftError as error:
+            answer = failure_of(error)
+            for id in _touched(message):
+                room.store.fail(id, error)
+    if answer is None or not batch.asks:
+        return None
+    return Answered(batch.first + len(batch.messages) - 1, encodable(answer))
+
+
+def _touched(message: Request) -> list[int]:
+    if isinstance(message, Put):
+        return [message.id]
+    if isinstance(message, Run):
+        written = written_by(BY_NAME[message.operator], message) if message.operator in BY_NAME else []
+        return [*message.results, *written]
+    return []

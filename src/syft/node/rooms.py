@@ -1,0 +1,112 @@
+"""A room as the gate has it: batches in, answers out, in order; and its calls to workers elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from .. import wire
+from ..errors import MalformedMessage, SyftError, WorkerShut
+from ..worker import failure_of
+from .envelopes import Answered, SealedAnswered, SocketSource, read_record, send_record
+from .nursery import Nursery, Order
+
+Frames = list[wire.Frame]
+Receive = Callable[[Frames], None]
+
+
+class Room:
+    """One room. What comes out of it is not trusted.
+
+    Args:
+        calling: called with (worker's name, frames) of each batch for a worker elsewhere.
+    """
+
+    def __init__(self, nursery: Nursery, order: Order, calling: Callable[[str, Frames], None]) -> None:
+        self.worker = order.worker
+        self._calling = calling
+        self._lock = threading.Lock()
+        self._awaited: deque[tuple[int, Receive]] = deque()
+        self._ended = False
+        self._pid, self._batches, self._calls = nursery.open_room(order)
+        threading.Thread(target=self._listen, name=f"room {self._pid}", daemon=True).start()
+        threading.Thread(target=self._listen_to_calls, name=f"calls of room {self._pid}", daemon=True).start()
+
+    def send(self, frames: Frames, last: int, receive: Receive | None) -> None:
+        """Pass on a batch, whose last message is numbered ``last``; ``receive`` gets the answer if one is asked for."""
+        with self._lock:
+            if not self._ended:
+                if receive is not None:
+                    self._awaited.append((last, receive))
+                with suppress(OSError):  # then _listen ends as well, and answers
+                    send_record(self._batches, frames)
+                return
+        if receive is not None:
+            receive(self._ending(last))
+
+    def answer_call(self, worker: str, frames: Frames) -> None:
+        """Pass on the answer of a worker elsewhere."""
+        with suppress(OSError):
+            send_record(self._calls, [worker.encode(), *frames])
+
+    def close(self) -> None:
+        """End the room's process."""
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _listen(self) -> None:
+        source = SocketSource(self._batches)
+        try:
+            while True:
+                frames = read_record(source)
+                answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
+                with self._lock:
+                    if not self._awaited or self._awaited[0][0] != answered.seq:
+                        raise MalformedMessage("the room answers what was not asked", where=self.worker)
+                    _, receive = self._awaited.popleft()
+                receive(frames)
+        except (EOFError, OSError, SyftError, msgspec.DecodeError):
+            self._end()
+
+    def _listen_to_calls(self) -> None:
+        source = SocketSource(self._calls)
+        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError):
+            while True:
+                name, *frames = read_record(source)
+                self._calling(bytes(name).decode(), frames)
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+            awaited, self._awaited = self._awaited, deque()
+        for last, receive in awaited:
+            receive(self._ending(last))
+        self.close()
+        self._batches.close()
+        self._calls.close()
+
+    def _ending(self, last: int) -> Frames:
+        error = WorkerShut(
+            "this client's room has ended: it crashed, or used more memory or time than it may",
+            where=self.worker,
+            mend="Connect again, and send the data again.",
+        )
+        return failed(last, error)
+
+
+def failed(last: int, error: SyftError) -> Frames:
+    """Encode the answer that the ``last``-th message failed."""
+    return wire.encode(Answered(last, failure_of(error)))
+
+
+def sealed_value(frames: Frames) -> msgspec.Raw | None:
+    """Pick the still encoded value out of an encoded Value; None if the answer is another."""
+    _, answer = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
+    tag, *fields = msgspec.msgpack.decode(answer, type=list[msgspec.Raw])
+    return fields[0] if msgspec.msgpack.decode(tag) == "value" else None
