@@ -693,8 +693,14 @@ def test_take_is_the_operator_of_torch(bob: VirtualWorker) -> None:
 
 def test_out_of_operators_with_several_results(bob):
     values = torch.randn(3, 4)
-    pointer = sy.send(values, bob)
+    pointer = send(values, bob)
     largest, where = pointer.new_zeros(0), pointer.new_zeros(0, dtype=torch.int64)
     torch.max(pointer, 1, out=(largest, where))
     assert largest.shape == where.shape == (3,)
     assert torch.equal(largest.get(), values.max(1).values) and torch.equal(where.get(), values.max(1).indices)
+
+
+def test_a_tensor_that_was_sent_can_grow(bob):
+    pointer = send(torch.ones(3), bob).detach()
+    pointer.resize_(5)
+    assert pointer.tolist() == [1, 1, 1, 0, 0]
