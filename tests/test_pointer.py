@@ -704,3 +704,11 @@ def test_a_tensor_that_was_sent_can_grow(bob):
     pointer = send(torch.ones(3), bob).detach()
     pointer.resize_(5)
     assert pointer.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_gradient_that_was_taken_before_is_no_hindrance(bob, alice):
+    for carry in (lambda p: p.get(), lambda p: p.move(alice).get()):
+        pointer = send(torch.ones(2, requires_grad=True), bob)
+        (pointer * 3).sum().backward()
+        assert pointer.grad.get().tolist() == [3, 3]
+        assert carry(pointer).tolist() == [1, 1]

@@ -20,6 +20,9 @@ from .verbs import copy, describe, get, move, send, tag
 from .workers import VirtualWorker, get_worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .node.client import NodeWorker
     from .workers import BaseWorker
 
     hook: TorchHook | None
@@ -38,6 +41,7 @@ __all__ = [
     "TorchHook",
     "VirtualWorker",
     "combine_pointers",
+    "connect",
     "copy",
     "create_sandbox",
     "describe",
@@ -54,6 +58,13 @@ __all__ = [
 ]
 
 compat.install()
+
+
+def connect(address: str, certs: str | Path) -> NodeWorker:
+    """Connect to the node that a data owner serves at ``address``: see :func:`syft.node.client.connect`."""
+    from .node.client import connect  # gRPC is an extra
+
+    return connect(address, certs)
 
 
 def __getattr__(name: str) -> Any:

@@ -232,7 +232,10 @@ class PointerTensor(torch.Tensor):
             self._fate = spent.fate
 
     def _own_grad(self) -> Any:
-        return self.grad if self.is_leaf or self.retains_grad else None
+        """The gradient to take along; None if there is none, or it was taken before."""
+        grad: Any = self.grad if self.is_leaf or self.retains_grad else None
+        is_there = grad is not None and not grad._fate and not isinstance(grad._handle, Spent)
+        return grad if is_there else None
 
     # ---- garbage ----
 

@@ -1,0 +1,163 @@
+"""What runs in one process runs with nodes: pointers, chains, moves, training, errors."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import syft as sy
+from syft.errors import Misuse, ObjectGone, OperatorFailed, SyftError, WorkerNotFound, WorkerShut
+
+pytestmark = pytest.mark.in_process
+
+
+def test_operators_run_there_and_results_come_home(bob):
+    x = sy.send(torch.arange(4.0), bob)
+    y = (x * 2 + 1).sqrt()
+    assert y.location is bob and y.shape == (4,)
+    assert torch.equal(y.get(), (torch.arange(4.0) * 2 + 1).sqrt())
+    assert x.sum().item() == 6 and bool(x[0] == 0)
+
+
+def test_shapes_that_depend_on_values_are_asked_for(bob):
+    x = sy.send(torch.tensor([1.0, -1.0, 2.0]), bob)
+    assert x[x > 0].shape == (2,) and x.nonzero().shape == (3, 1)
+
+
+def test_memory_order_is_known_without_asking(bob):
+    x = sy.send(torch.arange(24.0).view(4, 6).t()[1:], bob)
+    assert torch.equal(x.reshape(-1).get(), torch.arange(24.0).view(4, 6).t()[1:].reshape(-1))
+
+
+def test_torch_refuses_in_its_own_words_at_the_line_that_asked(bob):
+    x = sy.send(torch.zeros(2), bob)
+    with pytest.raises(OperatorFailed, match=r"[Bb]roadcast"):
+        x + x.new_zeros(3)
+    assert torch.equal((x + 1).get(), torch.ones(2))
+
+
+def test_an_operator_that_fails_there_is_told_by_whoever_uses_its_result(bob):
+    singular = sy.send(torch.zeros(2, 2), bob)
+    inverse, info = torch.linalg.inv_ex(singular)
+    assert info.item() > 0
+    index = sy.send(torch.tensor([7]), bob)
+    wrong = singular.index_select(0, index)  # the shape is right; only the values tell that it cannot be
+    after = wrong + 1
+    with pytest.raises(SyftError, match="index"):
+        after.get()
+    assert torch.equal((singular + 1).get(), torch.ones(2, 2))
+
+
+def test_autograd_and_in_place(bob):
+    local = torch.randn(5, requires_grad=True)
+    w = sy.send(local, bob)
+    loss = (w.sin() ** 2).sum()
+    loss.backward()
+    (local.sin() ** 2).sum().backward()
+    assert torch.allclose(w.grad.get(), local.grad)
+    y = sy.send(torch.zeros(3, 3), bob)
+    y[1] = 5
+    y[:, 0].add_(1)
+    y.t_()
+    assert y.tolist() == [[1, 6, 1], [0, 5, 0], [0, 5, 0]]
+
+
+def test_chains_over_nodes(bob, alice):
+    p = sy.send(torch.arange(3.0), bob).requires_grad_().send(alice)
+    (p * p).sum().backward()
+    assert p.grad.get().get().tolist() == [0, 2, 4]
+    q = p.detach() + 1
+    q.mul_(2)
+    assert q.get().get().tolist() == [2, 4, 6]
+    inner = p.get()
+    assert inner.location is bob and inner.get().tolist() == [0, 1, 2]
+
+
+def test_what_a_chain_did_is_done_when_its_inner_pointer_comes_home(bob, alice):
+    for _ in range(20):
+        p = sy.send(torch.zeros(2), bob).send(alice)
+        for _ in range(5):
+            p.add_(1)
+        assert p.get().get().tolist() == [5, 5]
+
+
+def test_moves_go_straight_and_keep_the_id(bob, alice):
+    x = sy.send(torch.arange(3.0), bob)
+    id = x.id_at_location
+    y = x.move(alice)
+    assert y.location is alice and y.id_at_location == id
+    with pytest.raises(ObjectGone, match="moved to alice"):
+        x.get()
+    assert y.move(bob).get().tolist() == [0, 1, 2]
+
+
+def test_virtual_workers_and_nodes_mix(bob, alice):
+    carol = sy.VirtualWorker(id="carol")
+    assert sy.send(torch.ones(2), bob).move(carol).move(alice).get().tolist() == [1, 1]
+    assert (sy.send(torch.ones(2), bob).send(carol) * 2).get().get().tolist() == [2, 2]
+    with pytest.raises(WorkerNotFound, match="carol"):
+        sy.send(torch.ones(2), carol).send(alice)
+
+
+def test_remote_send_and_remote_get(bob, alice):
+    x = sy.send(torch.arange(2.0), bob)
+    x.remote_send(alice)
+    assert (x + 1).get().get().tolist() == [1, 2]
+    y = sy.send(torch.arange(2.0), bob).send(alice)
+    y.remote_get()
+    assert y.get().tolist() == [0, 1]
+    with pytest.raises(Misuse, match="nothing to fetch"):
+        sy.send(torch.zeros(1), bob).remote_get()
+
+
+def test_search_and_tags(bob):
+    sent = sy.send(torch.ones(2), bob).tag("#mine").describe("a small vector")
+    found = bob.search("#mine", "vector")
+    assert [p.id_at_location for p in found] == [sent.id_at_location]
+    assert bob.search("#other") == []
+
+
+def test_a_model_trains_there_as_it_does_here(bob, alice):
+    def train(place, home):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        x, y = place(torch.randn(16, 6)), place(torch.randint(3, (16,)))
+        for step in range(6):
+            home(model, step)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        return model
+
+    def move(model, step):
+        if step == 0:
+            sy.send(model, bob)
+        elif step == 3:
+            sy.move(model, alice)
+            sy.move(model, bob)
+
+    local = train(lambda t: t, lambda model, step: None)
+    remote = sy.get(train(lambda t: sy.send(t, bob), move))
+    for a, b in zip(local.parameters(), remote.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_nobody_sees_anothers_objects(nodes, authority, bob):
+    mine = sy.send(torch.ones(2), bob).tag("#mine")
+    bob.shut()
+    other = sy.connect(nodes["bob"].address, certs=authority / "me")
+    assert other.search("#mine") == []
+    with pytest.raises(WorkerShut, match="left"):
+        mine.get()
+
+
+def test_dropped_pointers_free_their_objects(bob):
+    x = sy.send(torch.ones(2), bob).tag("#kept")
+    for _ in range(300):
+        (x + 1).tag("#dropped")
+    gc.collect()
+    assert [p.id_at_location for p in bob.search()] == [x.id_at_location]
