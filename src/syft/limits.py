@@ -42,7 +42,7 @@ MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for
 
 PACKET_BYTES: Final = 1 << 20       # of one gRPC message
 CONNECT_SECONDS: Final = 10         # how long a node has to answer a first call
-RECONNECT_PAUSES: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 10.0, 10.0, 10.0)  # seconds between attempts to come back
+RECONNECT_PAUSES: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 10.0, 10.0, 10.0)  # seconds before each try
 ERRANDS: Final = 16                 # deliveries to other nodes that a gate makes at one time
 WINDOW_BATCHES: Final = 64          # batches that a caller may be ahead of the node's answer, twice
 BATCH_MESSAGES: Final = 64          # messages that are sent as one, unless something waits for them

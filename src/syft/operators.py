@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._ops import OpOverload
@@ -120,6 +120,8 @@ def _safe(name: str, overload: OpOverload) -> Callable[..., Any]:
         return fresh.zero_()
 
     def grown(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if tensor.is_meta:
+            return cast(torch.Tensor, overload(tensor, *args, **kwargs))
         if not tensor.untyped_storage().resizable():  # it is on memory that came off a wire
             tensor.set_(tensor.clone())  # type: ignore[call-overload]
         before = tensor.untyped_storage().nbytes()

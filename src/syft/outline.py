@@ -57,8 +57,6 @@ def _infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> O
         return None
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise OperatorFailed(str(error)) from error
-    if operator.gives_value:
-        return None
     return tuple(outputs) if isinstance(outputs, (list, tuple)) else () if outputs is None else (outputs,)
 
 
@@ -72,4 +70,4 @@ def _on_meta(value: Any) -> Any:
 
 def warm() -> None:
     """Have torch import what it runs operators on ``meta`` tensors with: over a second, the first time."""
-    torch.empty(1, device="meta") + 1  # noqa: B018
+    torch.empty(1, device="meta") + 1

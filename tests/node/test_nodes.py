@@ -41,7 +41,7 @@ def test_torch_refuses_in_its_own_words_at_the_line_that_asked(bob):
 
 def test_an_operator_that_fails_there_is_told_by_whoever_uses_its_result(bob):
     singular = sy.send(torch.zeros(2, 2), bob)
-    inverse, info = torch.linalg.inv_ex(singular)
+    _, info = torch.linalg.inv_ex(singular)
     assert info.item() > 0
     index = sy.send(torch.tensor([7]), bob)
     wrong = singular.index_select(0, index)  # the shape is right; only the values tell that it cannot be
