@@ -81,6 +81,7 @@ def test_public_names_are_exact_sorted_and_there() -> None:
         "TorchHook",
         "VirtualWorker",
         "combine_pointers",
+        "connect",
         "copy",
         "create_sandbox",
         "describe",
@@ -297,3 +298,24 @@ def test_words_of_a_module(hook: sy.TorchHook, bob: sy.VirtualWorker, alice: sy.
     assert (twin.location, bob._objects, len(alice._objects)) == (alice, {}, 2)
     assert twin.get()(torch.ones(2)).item() == expected
     assert alice._objects == {}
+
+
+def test_a_module_that_is_sent_to_where_it_is_stays_as_it_is(hook: sy.TorchHook, bob: sy.VirtualWorker) -> None:
+    model = nn.Linear(2, 1)
+    weight = model.weight.tolist()
+    model.send(bob)
+    ids = list(bob._objects)
+    assert model.send(bob) is model
+    assert list(bob._objects) == ids
+    assert model.get().weight.tolist() == weight
+    assert bob._objects == {}
+
+
+def test_a_module_is_sent_to_one_worker(hook: sy.TorchHook, bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+    model = nn.Linear(2, 1)
+    for workers in ((), (bob, alice)):
+        with pytest.raises(Misuse, match=f"to one worker, not to {len(workers)}"):
+            model.send(*workers)
+    with pytest.raises(Misuse, match="not to a NoneType"):
+        model.send(None)
+    assert (model.location, bob._objects) == (None, {})

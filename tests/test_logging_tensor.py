@@ -120,3 +120,8 @@ def test_a_watched_local_tensor_beside_a_pointer(lines, bob):
     with pytest.raises(Misuse, match="is here"):
         x.get()
     assert lines == []
+
+
+def test_only_tensors_can_be_watched() -> None:
+    with pytest.raises(Misuse, match="a int has no operators"):
+        LoggingTensor().on(3)

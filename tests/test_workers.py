@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import syft as sy
 from syft.errors import Misuse, ObjectGone, WorkerNotFound, WorkerShut
@@ -115,6 +116,75 @@ def test_a_shut_worker_refuses_and_its_name_is_free(bob: sy.VirtualWorker) -> No
     assert sy.VirtualWorker(id="bob") is not bob
 
 
+def test_nothing_moves_to_a_shut_worker(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+    p, model = torch.ones(2).send(alice), nn.Linear(2, 1).send(alice)
+    bob.shut()
+    for move in (p.move, model.move, p.remote_send):
+        with pytest.raises(WorkerShut, match="bob has been shut"):
+            move(bob)
+    assert p.get().tolist() == [1.0, 1.0]
+    assert (model.location, alice.objects_count()) == (alice, 2)
+    with pytest.raises(WorkerNotFound, match="'bob'"):
+        sy.get_worker("bob")
+
+
+def test_what_a_worker_has_by_id_and_as_text(bob: sy.VirtualWorker) -> None:
+    p = torch.tensor([1, 2]).send(bob)
+    assert bob[p.id_at_location].tolist() == [1, 2]
+    assert bob.list_objects() == bob.list_tensors() == f"{{{p.id_at_location}: tensor([1, 2])}}"
+    with pytest.raises(ObjectGone, match="no object 5"):
+        bob[5]
+    taken = p.id_at_location
+    p.get()
+    with pytest.raises(ObjectGone, match="taken home"):
+        bob[taken]
+
+
+def test_request_search(bob: sy.VirtualWorker) -> None:
+    p = torch.ones(2).tag("#x").send(bob)
+    assert [q.id_at_location for q in sy.local_worker.request_search(["#x"], bob)] == [p.id_at_location]
+
+
+@pytest.mark.parametrize("query", [None, 1.5, [None], {"#x": 1}])
+def test_what_is_no_word_cannot_be_searched_for(bob: sy.VirtualWorker, query: object) -> None:
+    with pytest.raises(Misuse, match="no word"):
+        bob.search(query)  # type: ignore[arg-type]
+
+
+def test_get_worker_without_fail_hard_gives_the_name_back(bob: sy.VirtualWorker) -> None:
+    assert bob.get_worker("bob", fail_hard=False) is bob
+    assert bob.get_worker("nobody", fail_hard=False) == "nobody"
+
+
+def test_what_older_code_asks_of_a_worker(hook: sy.TorchHook) -> None:
+    carl = sy.VirtualWorker(hook, "carl", (), is_client_worker=True, verbose=True, auto_add=False)
+    assert sy.get_worker("carl") is carl
+    with pytest.raises(Misuse, match="no log"):
+        sy.VirtualWorker(hook, "dora", log_msgs=True)
+    with pytest.raises(Misuse, match="take no time"):
+        sy.VirtualWorker(hook, "dora", message_pending_time=0.1)
+    with pytest.raises(WorkerNotFound):
+        sy.get_worker("dora")
+
+
+def test_tags_and_description_come_home(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+    p = torch.tensor([1.0]).tag("#a").describe("one").send(bob)
+    bob.search("#a")[0].tag("#b")
+    home = p.move(alice).get()
+    assert (home.tags, home.description) == ({"#a", "#b"}, "one")
+    chain = torch.ones(1).tag("#inner").send(bob).send(alice).tag("#outer")
+    inner = chain.get()
+    assert (inner.tags, inner.get().tags) == ({"#outer"}, {"#inner"})
+    assert (torch.ones(1).send(bob) + 1).get().tags == set()
+
+
+def test_who_may_get_private_data_has_it_then(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+    p = torch.ones(2).private_tensor(allowed_users=["eve"]).tag("#x").send(bob, user="eve")
+    home = p.get(user="eve")
+    assert (home.allow("mallory"), home.tags) == (True, {"#x"})
+    assert home.send(alice).get().tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("factory", "arguments", "shape"),
     [
@@ -129,6 +199,15 @@ def test_a_shut_worker_refuses_and_its_name_is_free(bob: sy.VirtualWorker) -> No
         ("arange", (5,), (5,)),
         ("linspace", (0, 1, 4), (4,)),
         ("randperm", (6,), (6,)),
+        ("as_tensor", ([1.0, 2.0],), (2,)),
+        ("asarray", ([1.0, 2.0],), (2,)),
+        ("scalar_tensor", (3.0,), ()),
+        ("logspace", (0, 1, 4), (4,)),
+        ("normal", (0.0, 1.0, (3,)), (3,)),
+        ("hann_window", (4,), (4,)),
+        ("kaiser_window", (4,), (4,)),
+        ("tril_indices", (3, 3), (2, 6)),
+        ("triu_indices", (3, 3), (2, 6)),
     ],
 )
 def test_factories_make_tensors_at_a_worker(
@@ -152,11 +231,9 @@ def test_a_factory_with_gradient(bob: sy.VirtualWorker) -> None:
 
 
 def test_what_makes_no_tensor_is_refused(bob: sy.VirtualWorker) -> None:
-    for name in ("float32", "nn", "no_such_function"):
-        with pytest.raises(AttributeError, match=name):
+    for name in ("float32", "nn", "no_such_function", "load", "save", "is_tensor", "compile", "set_num_threads"):
+        with pytest.raises(AttributeError, match=f"not '{name}'"):
             getattr(bob.remote.torch, name)
-    with pytest.raises(Misuse, match="is_tensor makes no tensor"):
-        bob.remote.torch.is_tensor(3)
     assert bob._objects == {}
 
 
@@ -176,3 +253,9 @@ def test_a_network_is_searched_as_one(
     }
     assert list(grid.search("#x", "#2")) == ["alice"]
     assert grid.search("#absent") == {}
+
+
+@pytest.mark.parametrize("workers", [("bob",), ([],), (None,)])
+def test_a_network_is_of_workers(workers: tuple[object, ...]) -> None:
+    with pytest.raises(Misuse, match=r"is none\nsy.PrivateGridNetwork"):
+        sy.PrivateGridNetwork(*workers)  # type: ignore[arg-type]

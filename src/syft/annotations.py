@@ -37,6 +37,12 @@ def policy_of(tensor: torch.Tensor) -> Policy:
     return None if users is None else frozenset(users)
 
 
+def set_label(tensor: torch.Tensor, label: Label) -> None:
+    """Give a local tensor the tags and the description that it had elsewhere."""
+    if label != Label():
+        tensor.__dict__[_LABEL] = tuple(label)
+
+
 def tag(tensor: T, *tags: str) -> T:
     """Add tags to a local tensor; returns it. Raises Misuse, LimitExceeded."""
     label = label_of(tensor)
@@ -54,7 +60,8 @@ def describe(tensor: T, description: str) -> T:
 def private_tensor(tensor: torch.Tensor, allowed_users: Iterable[str]) -> torch.Tensor:
     """Return the tensor as a private one: wherever it goes, only ``allowed_users`` may send or get it.
 
-    What is computed from it at a worker is private as well. Raises Misuse for a pointer.
+    What is computed from it at a worker is private as well. Who gets it has a plain tensor, to do with as
+    they like. Raises Misuse for a pointer.
     """
     _check_local(tensor)
     if isinstance(allowed_users, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .errors import Misuse
 from .pointer import PointerTensor
 from .workers import BaseWorker
 
@@ -13,9 +14,18 @@ class PrivateGridNetwork:
 
     Args:
         workers: the workers.
+
+    Raises:
+        Misuse: one of them is none.
     """
 
     def __init__(self, *workers: BaseWorker) -> None:
+        for worker in workers:
+            if not isinstance(worker, BaseWorker):
+                raise Misuse(
+                    f"a network is made of workers, and a {type(worker).__name__} is none",
+                    mend="sy.PrivateGridNetwork(bob, alice), or (*workers) of a list",
+                )
         self.workers = list(workers)
 
     def search(self, *query: str | int | Iterable[str | int]) -> dict[str, list[PointerTensor]]:

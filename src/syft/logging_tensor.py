@@ -39,6 +39,8 @@ class LoggingTensor(torch.Tensor):
 
     def on(self, tensor: torch.Tensor) -> LoggingTensor:
         """Watch a local tensor, a pointer or a MultiPointerTensor; gradients flow back to it unwatched."""
+        if not isinstance(tensor, torch.Tensor):
+            raise Misuse(f"a {type(tensor).__name__} has no operators to watch", mend="sy.LoggingTensor().on(tensor)")
         return cast(LoggingTensor, _On.apply(tensor, self._log)) if tensor.requires_grad else _watch(tensor, self._log)
 
     @property

@@ -166,10 +166,12 @@ class Ran(Message):
 
 
 class Value(Message):
-    """A tensor, or a pointer as a ``Reference``, and who may have it: whoever stores it keeps to that."""
+    """A tensor, or a pointer as a ``Reference``, its labels, and who may have it: whoever stores it keeps to that."""
 
     value: Any
     allowed: tuple[Name, ...] | None = None
+    tags: Tags = ()
+    description: Description = ""
 
 
 class Placed(Message):

@@ -27,7 +27,10 @@ def _refuse(thing: object, verb: str) -> NoReturn:
 
 @singledispatch
 def send(thing: Any, *workers: Any, **options: Any) -> Any:
-    """Send a tensor, a pointer or a module to a worker: :func:`.sending.send`, :func:`.nn.send_module`."""
+    """Send a tensor, a pointer or a module to a worker: :func:`.sending.send`, :func:`.nn.send_module`.
+
+    A module is at one worker; sent to where it is already, it stays as it is.
+    """
     _refuse(thing, "send")
 
 
@@ -68,7 +71,19 @@ def location(thing: Any) -> Any:
 
 
 send.register(torch.Tensor, sending.send)
-send.register(torch.nn.Module, nn.send_module)
+
+
+@send.register
+def _(module: torch.nn.Module, *workers: Any, **options: Any) -> torch.nn.Module:
+    if len(workers) != 1:
+        raise Misuse(
+            f"a module is sent to one worker, not to {len(workers)}",
+            mend="Send a copy to each: models = [model.copy().send(worker) for worker in workers]",
+        )
+    (worker,) = workers
+    is_there = worker is not None and nn.location_of(module) is worker
+    return module if is_there else nn.send_module(module, worker, **options)
+
 
 get.register(PointerTensor, PointerTensor.get)
 get.register(MultiPointerTensor, MultiPointerTensor.get)

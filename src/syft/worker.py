@@ -252,14 +252,14 @@ class Worker:
 
     def _get(self, message: Get) -> Value:
         value = self.store.find(message.id)
-        allowed = self.store.policy_of(message.id)
+        allowed, label = self.store.policy_of(message.id), self.store.label_of(message.id)
         policy.permit_get(allowed, message.user, self.id)
         if message.take_as is not None:
             self.store.check_free(message.take_as)
         outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference()
         if message.take_as is not None:
             self.store.take(message.id, message.take_as, "it was taken home by a get")
-        return Value(outgoing, None if allowed is None else tuple(sorted(allowed)))
+        return Value(outgoing, None if allowed is None else tuple(sorted(allowed)), *label)
 
     def _give(self, message: Give) -> Placed:
         if message.take_as == message.as_id:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, ClassVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .annotations import label_of, policy_of
+from .annotations import label_of, policy_of, set_label
 from .dispatch import Handle, run
-from .errors import Misuse, SyftError, WorkerNotFound
+from .errors import Misuse, SyftError, WorkerNotFound, WorkerShut
 from .ids import new_id
 from .messages import Clear, Found, Get, Placed, Put, Search, Value
 from .operators import BY_NAME
@@ -24,6 +24,8 @@ from .wire import Meta, Reference
 from .worker import Worker
 
 _workers: dict[str, BaseWorker] = {}
+#: Those that were shut, for as long as somebody holds one.
+_shut: WeakValueDictionary[str, BaseWorker] = WeakValueDictionary()
 
 
 def get_worker(id: str) -> BaseWorker:
@@ -39,7 +41,16 @@ def get_worker(id: str) -> BaseWorker:
 
 def forget_worker(id: str) -> None:
     """Make the name free again."""
-    _workers.pop(id, None)
+    worker = _workers.pop(id, None)
+    if worker is not None:
+        _shut[id] = worker
+
+
+def _peer(id: str) -> BaseWorker:
+    """Return the worker to which another one is to send. Raises WorkerShut, WorkerNotFound."""
+    if id in _shut and id not in _workers:
+        raise WorkerShut(f"the worker {id} has been shut", where=id, mend=f"Make it anew: sy.VirtualWorker(id={id!r}).")
+    return get_worker(id)
 
 
 def known_workers() -> list[BaseWorker]:
@@ -85,7 +96,7 @@ class BaseWorker:
         return PointerTensor.of(Handle(id, self, local_worker()), meta)
 
     def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
-        """Return the object of ``handle``: a tensor, or a pointer if it is one.
+        """Return the object of ``handle``: a tensor, or a pointer if it is one, with its labels.
 
         With ``take`` the object leaves; ``handle`` then owns what an autograd graph still needs of it.
         """
@@ -100,6 +111,9 @@ class BaseWorker:
         value = answer.value
         if isinstance(value, Reference):
             value = get_worker(value.worker).adopt(value, handle.owner.id)
+            value._tags, value._description = answer.tags, answer.description
+        else:
+            set_label(value, Label(answer.tags, answer.description))
         return value, None if answer.allowed is None else frozenset(answer.allowed)
 
     def adopt(self, reference: Reference, owner: str) -> PointerTensor:
@@ -113,9 +127,9 @@ class BaseWorker:
 
         A word may be a tag, with or without its #, a word of the description, which has no #, or an
         id. Without any word: all objects that have a tag or a description. The pointers do not own
-        the objects.
+        the objects. Raises Misuse for what is no word.
         """
-        words = tuple(str(w) for q in query for w in ([q] if isinstance(q, (str, int)) else q))
+        words = _words(query)
         found = cast(Found, self.request(Search(words)))
         pointers = []
         for id, meta, tags, description in found.objects:
@@ -123,6 +137,10 @@ class BaseWorker:
             pointer._tags, pointer._description = tags, description
             pointers.append(pointer)
         return pointers
+
+    def request_search(self, query: str | int | Iterable[str | int], location: BaseWorker) -> list[PointerTensor]:
+        """As ``location.search(query)``."""
+        return location.search(query)
 
     def load_data(self, data: Iterable[torch.Tensor]) -> None:
         """Give the worker data of its own, with whatever tags and descriptions the tensors have."""
@@ -146,14 +164,22 @@ class BaseWorker:
             _workers[worker.id] = worker
         return self
 
-    def get_worker(self, id: str | BaseWorker) -> BaseWorker:
-        """Return the worker of that name. Raises WorkerNotFound."""
-        return get_worker(id) if isinstance(id, str) else id
+    def get_worker(self, id: str | BaseWorker, fail_hard: bool = True) -> BaseWorker | str:
+        """Return the worker of that name. Raises WorkerNotFound; without ``fail_hard`` the name comes back."""
+        return get_worker(id) if isinstance(id, str) and (fail_hard or id in _workers) else id
 
     @property
     def remote(self) -> Remote:
-        """``worker.remote.torch.zeros(2, 3)`` makes a tensor at the worker, with any factory of torch."""
+        """``worker.remote.torch.zeros(2, 3)`` makes a tensor at the worker, with any of :data:`FACTORIES`."""
         return Remote(self)
+
+
+def _words(query: Iterable[Any]) -> tuple[str, ...]:
+    words = [w for q in query for w in (q if isinstance(q, (list, tuple, set, frozenset)) else [q])]
+    for word in words:
+        if not isinstance(word, (str, int)):
+            raise Misuse(f"a {type(word).__name__} is no word to search for", mend='bob.search("#mnist", "digits")')
+    return tuple(map(str, words))
 
 
 class VirtualWorker(BaseWorker):
@@ -163,7 +189,13 @@ class VirtualWorker(BaseWorker):
         hook: what ``sy.TorchHook(torch)`` gave; taken for the sake of older code, and not needed.
         id: its name.
         data: tensors it starts with.
+        is_client_worker, verbose, auto_add: taken for the sake of older code, and without effect.
+        log_msgs, message_pending_time: refused, unless off.
         transport: how messages reach it; :class:`~syft.transport.Encoded` puts them through bytes.
+
+    Raises:
+        Misuse: there is no name, or it is taken by a worker of another kind; or something is asked
+            for that no worker does here.
     """
 
     default_transport: type[InProcess] | type[Encoded] = InProcess
@@ -184,13 +216,22 @@ class VirtualWorker(BaseWorker):
         hook: object = None,
         id: str = "",
         data: Iterable[torch.Tensor] = (),
+        is_client_worker: bool = False,
+        log_msgs: bool = False,
+        verbose: bool = False,
+        auto_add: bool = True,
+        message_pending_time: float = 0,
         *,
         transport: Callable[[Worker], Transport] | None = None,
     ) -> None:
         if not id or not isinstance(id, str):
             raise Misuse("a worker needs a name", mend="sy.VirtualWorker(id='bob')")
+        if log_msgs:
+            raise Misuse("workers keep no log of messages", mend="Watch operators: sy.LoggingTensor().on(x.send(bob)).")
+        if message_pending_time:
+            raise Misuse("messages to a worker in this process take no time", mend="Leave message_pending_time out.")
         if _workers.get(id) is not self:
-            self._worker = Worker(id, get_worker)
+            self._worker = Worker(id, _peer)
             super().__init__(id, (transport or self.default_transport)(self._worker))
         self.load_data(data)
 
@@ -207,6 +248,19 @@ class VirtualWorker(BaseWorker):
     def _tensors(self) -> dict[int, torch.Tensor]:
         """As ``_objects``, which are all tensors."""
         return self._objects
+
+    def __getitem__(self, id: int) -> torch.Tensor:
+        """Return the object of that id, as ``_objects`` has it. Raises ObjectGone."""
+        objects = self._objects
+        return objects[id] if id in objects else self._worker.store.find(id)
+
+    def list_objects(self) -> str:
+        """Return ``_objects`` as text."""
+        return str(self._objects)
+
+    def list_tensors(self) -> str:
+        """Return ``_tensors`` as text."""
+        return str(self._tensors)
 
     def objects_count(self) -> int:
         """Return how many objects the worker holds."""
@@ -246,6 +300,17 @@ class Remote:
         self.torch = RemoteTorch(worker)
 
 
+#: What ``worker.remote.torch`` has: functions of torch that make a tensor of numbers alone.
+FACTORIES = frozenset(
+    (
+        "arange", "as_tensor", "asarray", "bartlett_window", "blackman_window", "empty", "empty_permuted",
+        "empty_strided", "eye", "full", "hamming_window", "hann_window", "kaiser_window", "linspace", "logspace",
+        "normal", "ones", "rand", "randint", "randn", "randperm", "scalar_tensor", "tensor", "tril_indices",
+        "triu_indices", "zeros",
+    )
+)  # fmt: skip
+
+
 class RemoteTorch:
     """``torch`` with its factories, making tensors at a worker."""
 
@@ -253,9 +318,9 @@ class RemoteTorch:
         self._worker = worker
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        factory = getattr(torch, name, None)
-        if not isinstance(factory, (FunctionType, BuiltinFunctionType)):
-            raise AttributeError(f"torch has no function {name!r} that makes a tensor")
+        if name not in FACTORIES:
+            raise AttributeError(f"remote.torch makes tensors, by {', '.join(sorted(FACTORIES))}; not {name!r}")
+        factory = getattr(torch, name)
 
         def make(*args: Any, requires_grad: bool = False, **kwargs: Any) -> PointerTensor:
             with _RunAt(self._worker):

@@ -220,3 +220,11 @@ def test_dirichlet_split_refuses():
     ]:
         with pytest.raises(Misuse, match=words):
             dirichlet_split(labels, owners, alpha)
+
+
+@pytest.mark.parametrize("as_workers", [lambda bob: bob, lambda bob: ["bob"], lambda bob: [bob, None]])
+def test_a_dataset_is_federated_over_workers(bob, as_workers):
+    dataset = BaseDataset(torch.ones(4, 2), torch.ones(4))
+    with pytest.raises(Misuse, match="list of workers"):
+        dataset.federate(as_workers(bob))
+    assert bob._objects == {}

@@ -96,6 +96,13 @@ def test_averages_that_make_no_sense(models, bob):
             federated_avg(models, sizes)
     with pytest.raises(Misuse, match="only one of them has bias"):
         federated_avg({**models, "eve": nn.Linear(2, 1, bias=False)})
+    wide = {**models, "eve": linear([1.0, 2.0], 0.0)}
+    wide["eve"].bias = nn.Parameter(torch.ones(1, 1))
+    with pytest.raises(Misuse, match=r"bias has shapes \[1\] and \[1, 1\]"):
+        federated_avg(wide)
+    with pytest.raises(Misuse, match=r"weight has shapes \[1, 2\] and \[1, 1\]"):
+        add_model(models["bob"], nn.Linear(1, 1))
+    assert numbers(models["bob"]) == [1.0, 2.0, 4.0]
     send_module(models["bob"], bob)
     with pytest.raises(NotCollocated):
         federated_avg(models)

@@ -215,6 +215,8 @@ def _collected(dataset: Dataset[Any], part: torch.Tensor) -> BaseDataset:
 
 
 def _parts(length: int, workers: Sequence[BaseWorker], parts: Sequence[torch.Tensor] | None) -> Sequence[torch.Tensor]:
+    if isinstance(workers, BaseWorker) or not all(isinstance(worker, BaseWorker) for worker in workers):
+        raise Misuse("a dataset is federated over a list of workers", mend="dataset.federate((bob, alice))")
     if not workers:
         raise Misuse("a dataset is federated over workers, and none is named", mend="dataset.federate((bob, alice))")
     if parts is None:

@@ -22,13 +22,16 @@ def add_model(dst_model: M, src_model: nn.Module) -> M:
     """Add one model's parameters and floating buffers to another's, in place; returns the latter.
 
     Raises:
-        Misuse: the two have not the same tensors.
+        Misuse: the two have not the same tensors, of the same shapes.
         NotCollocated: they are not at one place.
     """
     added = _averaged_tensors(src_model)
     total = _averaged_tensors(dst_model)
     if total.keys() != added.keys():
         raise Misuse(f"the models differ: only one of them has {', '.join(sorted(total.keys() ^ added.keys()))}")
+    for name, tensor in total.items():
+        if tensor.shape != added[name].shape:
+            raise Misuse(f"the models differ: {name} has shapes {list(tensor.shape)} and {list(added[name].shape)}")
     for name, tensor in total.items():
         tensor.add_(added[name])
     return dst_model
