@@ -49,7 +49,7 @@ def _key(value: Any) -> Any:
 
 
 def _infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Outputs | None:
-    if operator.reveals_shape(args, kwargs):
+    if operator.gives_value or operator.reveals_shape(args, kwargs):
         return None
     try:
         outputs = operator.call(*map(_on_meta, args), **{k: _on_meta(v) for k, v in kwargs.items()})

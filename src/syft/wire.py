@@ -20,7 +20,7 @@ import msgspec
 import torch
 
 from . import limits
-from .errors import LimitExceeded, MalformedMessage, Misuse
+from .errors import LimitExceeded, MalformedMessage, Misuse, SyftError
 
 Frame = bytes | bytearray | memoryview
 M = TypeVar("M", bound=msgspec.Struct)
@@ -145,20 +145,34 @@ _unpack_complex = msgspec.msgpack.Decoder(tuple[float, float]).decode
 
 
 def encode(message: msgspec.Struct) -> list[Frame]:
-    """Encode ``message``.
+    """Encode ``message``; the memory of its tensors is not copied.
 
     Raises:
         Misuse: it holds a value that is not of the closed set.
         LimitExceeded: an integer or the message itself is too large, or lists are nested too deep.
     """
     memories: list[Frame] = []
+    frames: list[Frame] = [encode_part(message, memories), *memories]
+    _check_sizes(frames)
+    return frames
+
+
+def encode_part(message: msgspec.Struct, memories: list[Frame]) -> bytes:
+    """Encode a message that is to be part of another, whose ``memories`` its own are added to.
+
+    Raises as :func:`encode`; then nothing is added.
+    """
+    before = len(memories)
 
     def extend(value: object) -> msgspec.msgpack.Ext:
         code, data = _encode_value(value, memories)
         return msgspec.msgpack.Ext(code, data)
 
     try:
-        header = msgspec.msgpack.encode(message, enc_hook=extend)
+        return msgspec.msgpack.encode(message, enc_hook=extend)
+    except SyftError:
+        del memories[before:]
+        raise
     except OverflowError as error:
         raise LimitExceeded(
             "an integer of this call does not fit in 64 bits",
@@ -168,9 +182,6 @@ def encode(message: msgspec.Struct) -> list[Frame]:
         raise LimitExceeded("lists of this call are nested too deep", mend="Send nested lists as tensors.") from error
     except UnicodeEncodeError as error:
         raise Misuse(f"a string of this call is not valid text: {error}") from error
-    frames: list[Frame] = [header, *memories]
-    _check_sizes(frames)
-    return frames
 
 
 def decode(frames: Sequence[Frame], kind: type[M]) -> M:

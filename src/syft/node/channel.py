@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, cast
 
+import msgspec
 import torch
+from msgspec.structs import replace
 
 from .. import limits, wire
-from ..errors import SyftError, WorkerShut
+from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..messages import Answer, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
 from ..worker import raise_failure
-from .envelopes import FOR_THE_GATE, Answered, Batch
+from .envelopes import FOR_THE_GATE, Answered, SealedBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
@@ -50,11 +52,13 @@ class Channel:
         self._where = where
         self._outlines = Outlines()
         self._lock = threading.RLock()
-        self._pending: list[Request] = []
+        self._pending: list[msgspec.Raw] = []
+        self._memories: list[Frame] = []
         self._released: deque[int] = deque()
-        self._sent = self._received = self._batches = 0
+        self._sent = self._received = self._weight = 0
         self._asked: dict[int, Future[Answer]] = {}
-        self._window: Future[Answer] | None = None
+        self._mark: Future[Answer] | None = None  # the last answer asked for only so as not to run too far ahead
+        self._behind: Future[Answer] | None = None  # the one before, which has to be there before more is sent
         self._gathering = threading.Event()
         self._lost: SyftError | None = None
         threading.Thread(target=self._flush_in_time, name=f"batches for {where}", daemon=True).start()
@@ -71,12 +75,16 @@ class Channel:
     def request(self, message: Request) -> Answer:
         if not isinstance(message, _UNASKED):
             return self._ask(message)
-        self._post(message)
-        return Placed(_placed(message.value)) if isinstance(message, Put) else Done()
+        if not isinstance(message, Put):
+            self._post(message)
+            return Done()
+        self._post(replace(message, value=_copied(message.value)), _weight(message.value))
+        return Placed(_placed(message.value))
 
     def release(self, id: int) -> None:
-        self._released.append(id)  # finalizers run at any moment, also within the methods of this class
-        self._gathering.set()
+        if self._lost is None:
+            self._released.append(id)  # finalizers run at any moment, also within the methods of this class
+            self._gathering.set()
 
     def close(self) -> None:
         """Hang up."""
@@ -85,17 +93,19 @@ class Channel:
 
     # ---- sending ----
 
-    def _post(self, message: Request) -> None:
-        behind = None
+    def _post(self, message: Request, weight: int = 0) -> None:
         with self._lock:
             self._check_connected()
             self._pending.append(message)
-            if len(self._pending) >= limits.BATCH_MESSAGES:
-                behind = self._flush_within_window()
+            self._weight += weight
+            if weight or len(self._pending) >= limits.BATCH_MESSAGES:
+                self._flush()
             elif len(self._pending) == 1:
                 self._gathering.set()
+            behind = self._behind
         if behind is not None:
             behind.result()
+            self._behind = None if self._behind is behind else self._behind
 
     def _ask(self, message: Request) -> Answer:
         future: Future[Answer] = Future()
@@ -103,37 +113,35 @@ class Channel:
             self._check_connected()
             if isinstance(message, FOR_THE_GATE):
                 self._flush()
-                self._send([message], future)
+                self._append(message)
+                self._send(future)
             else:
-                self._pending.append(message)
+                self._append(message)
                 self._flush(future)
         answer = future.result()
         if isinstance(answer, Failure):
             raise_failure(answer)
         return answer
 
-    def _flush_within_window(self) -> Future[Answer] | None:
-        """Send what has gathered; return what to wait for first, so as not to run too far ahead of the worker."""
-        self._batches += 1
-        if self._batches % limits.WINDOW_BATCHES:
-            self._flush()
-            return None
-        behind, self._window = self._window, Future()
-        self._flush(self._window)
-        return behind
-
     def _flush(self, future: Future[Answer] | None = None) -> None:
         """Send what has gathered; ``future`` is for the answer to the last message."""
         released = tuple(self._released.popleft() for _ in range(len(self._released)))
         if released:
-            self._pending.insert(len(self._pending) - (future is not None), Release(released))
-        messages, self._pending = self._pending, []
-        if messages:
-            self._send(messages, future)
+            self._append(Release(released))
+            if future is not None:  # the answer is to the message that was last
+                self._pending[-2:] = self._pending[:-3:-1]
+        if self._pending:
+            self._send(future)
 
-    def _send(self, messages: list[Request], future: Future[Answer] | None) -> None:
-        frames = wire.encode(Batch(self._sent + 1, future is not None, self._received, messages))
-        self._sent += len(messages)
+    def _append(self, message: Request) -> None:
+        """Encode a message now: its caller learns at once what cannot be, and may change its tensors after."""
+        self._pending.append(msgspec.Raw(wire.encode_part(message, self._memories)))
+
+    def _send(self, future: Future[Answer] | None) -> None:
+        batch = SealedBatch(self._sent + 1, future is not None, self._received, self._pending)
+        frames = [msgspec.msgpack.encode(batch), *self._memories]
+        self._sent += len(self._pending)
+        self._pending, self._memories = [], []
         if future is not None:
             self._asked[self._sent] = future
         self.carrier.send(self._sent, frames)
@@ -159,7 +167,9 @@ class Channel:
         wire.check_closed(answered.answer)
         with self._lock:
             self._received += 1
-            future = self._asked.pop(answered.seq)
+            future = self._asked.pop(answered.seq, None)
+        if future is None:
+            raise MalformedMessage("an answer to what was not asked", where=self._where)
         self.carrier.acknowledge(answered.seq)
         future.set_result(answered.answer)
 
@@ -168,9 +178,21 @@ class Channel:
         with self._lock:
             self._lost = self._lost or error
             asked, self._asked = self._asked, {}
+            self._pending.clear()
+            self._released.clear()
         self._gathering.set()
         for future in asked.values():
             future.set_exception(error)
+
+
+def _weight(value: Any) -> int:
+    """Tell for how many messages a value counts; 0 if it is small."""
+    return value.nbytes // limits.WINDOW_MESSAGE_BYTES if isinstance(value, torch.Tensor) else 0
+
+
+def _copied(value: Any) -> Any:
+    """A small value waits to be sent, and must not change meanwhile; a large one is encoded at once."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) and not _weight(value) else value
 
 
 def _placed(value: Any) -> Meta:
