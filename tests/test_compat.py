@@ -6,9 +6,10 @@ import importlib
 import sys
 
 import pytest
+import torch
 
 import syft as sy
-from syft.compat import OLD_PATHS
+from syft.compat import GONE, GONE_METHODS, OLD_PATHS
 
 
 @pytest.mark.parametrize("path", sorted(OLD_PATHS))
@@ -29,6 +30,38 @@ def test_imports_as_the_tutorials_write_them() -> None:
     assert utils is syft.frameworks.torch.fl.utils
     assert (VirtualWorker, Optims) == (sy.VirtualWorker, sy.Optims)
     assert issubclass(TensorsNotCollocatedException, RuntimeError)
+
+
+def test_more_imports_that_older_code_has() -> None:
+    from syft.frameworks.torch.fl.dataset import dataset_federate
+    from syft.frameworks.torch.hook import TorchHook
+    from syft.grid.private_grid import PrivateGridNetwork
+
+    assert (TorchHook, PrivateGridNetwork, dataset_federate) == (sy.TorchHook, sy.PrivateGridNetwork, sy.federate)
+
+
+def test_what_the_hook_left_in_the_module() -> None:
+    assert sy.torch is sy.framework is torch
+    first = sy.ID_PROVIDER.pop()
+    assert sy.ID_PROVIDER.pop() == first + 1
+
+
+@pytest.mark.parametrize("name", sorted(GONE))
+def test_what_is_gone_says_what_it_was(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"sy.{name} of PySyft 0.2 was"):
+        getattr(sy, name)
+    assert not hasattr(sy, name)
+
+
+@pytest.mark.parametrize("name", sorted(GONE_METHODS))
+def test_methods_that_are_gone_say_what_they_were(hook: sy.TorchHook, bob: sy.VirtualWorker, name: str) -> None:
+    x = torch.ones(2)
+    for tensor in (x, sy.send(x, bob)):
+        assert not hasattr(tensor, name)
+        with pytest.raises(AttributeError, match=rf"{name} of PySyft 0.2 was .*aggregate"):
+            getattr(tensor, name)()
+    with pytest.raises(AttributeError, match=rf"model.{name} of PySyft 0.2 was"):
+        getattr(torch.nn.Linear(2, 1), name)(bob)
 
 
 def test_paths_that_never_were_are_not_found() -> None:

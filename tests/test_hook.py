@@ -216,6 +216,14 @@ def test_send_in_place_and_back(hook: sy.TorchHook, bob: sy.VirtualWorker) -> No
     assert (type(same), same.tolist(), bob._objects) == (torch.Tensor, [1.0, 2.0], {})
 
 
+def test_send_inplace_is_send_in_place(hook: sy.TorchHook, bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+    x = torch.tensor([1.0, 2.0])
+    assert x.send(bob, inplace=True) is x
+    assert (x.location, len(bob._objects)) == (bob, 1)
+    assert x.send(alice, inplace=True) is x
+    assert (x.location, x.get().get().tolist()) == (alice, [1.0, 2.0])
+
+
 def test_local_tensors_and_parameters_stay_what_they_are(hook: sy.TorchHook) -> None:
     x = torch.tensor([1.0, 2.0]).tag("#a").describe("numbers")
     twin, parameter = copy.deepcopy(x), nn.Parameter(torch.ones(2))

@@ -68,11 +68,23 @@ def connect(address: str, certs: str | Path) -> NodeWorker:
 
 
 def __getattr__(name: str) -> Any:
-    """``hook``: the last TorchHook, None before the first; ``local_worker``: who holds this process's pointers."""
+    """Look up what changes, or is seldom asked for.
+
+    ``hook``: the last TorchHook, None before the first; ``local_worker``: who holds this process's
+    pointers; ``torch``, ``framework``: torch; ``ID_PROVIDER``: gives new ids.
+    """
     if name == "hook":
         return TorchHook.current
     if name == "local_worker":
         from .workers import local_worker
 
         return local_worker()
+    if name in ("torch", "framework"):
+        import torch
+
+        return torch
+    if name == "ID_PROVIDER":
+        return compat.IdProvider()
+    if name in compat.GONE:
+        raise compat.gone(f"sy.{name}", compat.GONE[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,5 @@
-"""The import paths of PySyft 0.2: ``OLD_PATHS`` has every one that resolves, and what is found there.
+"""The names of PySyft 0.2: ``OLD_PATHS`` has every import path that resolves, and what is found there; ``GONE``
+what is not there by design, and what to use instead.
 
 A finder at the end of ``sys.meta_path`` makes a module of each when it is asked for; it costs nothing
 until then, and comes after everything that is really there.
@@ -13,11 +14,12 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from . import workers
+from .ids import new_id
 
 # old module -> name there -> where it is now
 OLD_PATHS: dict[str, dict[str, str]] = {
     "syft.exceptions": {
+        "CannotRequestObjectAttribute": "syft.errors:Misuse",
         "GetNotPermittedError": "syft.errors:GetNotPermitted",
         "InvalidTensorForRemoteGet": "syft.errors:Misuse",
         "ObjectNotFoundError": "syft.errors:ObjectGone",
@@ -35,21 +37,74 @@ OLD_PATHS: dict[str, dict[str, str]] = {
     "syft.frameworks.torch.fl.dataset": {
         "BaseDataset": "syft.fl.dataset:BaseDataset",
         "FederatedDataset": "syft.fl.dataset:FederatedDataset",
+        "dataset_federate": "syft.fl.dataset:federate",
     },
     "syft.frameworks.torch.fl.utils": {
         "accuracy": "syft.fl.utils:accuracy",
         "add_model": "syft.fl.utils:add_model",
+        "create_gaussian_mixture_toy_data": "syft.fl.utils:create_gaussian_mixture_toy_data",
         "extract_batches_per_worker": "syft.fl.utils:extract_batches_per_worker",
         "federated_avg": "syft.fl.utils:federated_avg",
         "scale_model": "syft.fl.utils:scale_model",
     },
+    "syft.frameworks.torch.hook": {"TorchHook": "syft.torch_hook:TorchHook"},
     "syft.frameworks.torch.hook.hook": {"TorchHook": "syft.torch_hook:TorchHook"},
     "syft.frameworks.torch.tensors.decorators.logging": {"LoggingTensor": "syft.logging_tensor:LoggingTensor"},
     "syft.generic.pointers.multi_pointer": {"MultiPointerTensor": "syft.multipointer:MultiPointerTensor"},
     "syft.generic.pointers.pointer_tensor": {"PointerTensor": "syft.pointer:PointerTensor"},
+    "syft.grid.private_grid": {"PrivateGridNetwork": "syft.grid:PrivateGridNetwork"},
     "syft.workers.base": {"BaseWorker": "syft.workers:BaseWorker"},
     "syft.workers.virtual": {"VirtualWorker": "syft.workers:VirtualWorker"},
 }
+
+
+_PLANS = "a recorded list of operators; call the function itself on pointers, and the operators run where they are"
+_ENCRYPTED = (
+    "computation on encrypted or secret-shared values, which is not there; for private averages let models move to a "
+    "trusted aggregator: syft.fl.utils.aggregate"
+)
+_NODES = "a worker in another process; here that is a node, to which sy.connect(address, certs) leads"
+_GRID = "a client of PyGrid, which is not there; workers that you know are searched by sy.PrivateGridNetwork"
+_KERAS = "a bridge to Keras and TF Encrypted, which is not there; models are torch.nn modules"
+
+#: Names of ``syft`` in PySyft 0.2 -> what each was, and what to use instead.
+GONE: dict[str, str] = {
+    **dict.fromkeys(("Plan", "func2plan", "Protocol", "func2protocol", "PointerPlan", "PlaceHolder"), _PLANS),
+    **dict.fromkeys(
+        ("AdditiveSharingTensor", "ReplicatedSharingTensor", "FixedPrecisionTensor", "PaillierTensor", "keygen"),
+        _ENCRYPTED,
+    ),
+    **dict.fromkeys(("WebsocketClientWorker", "WebsocketServerWorker"), _NODES),
+    **dict.fromkeys(("PublicGridNetwork", "ModelCentricFLClient", "DataCentricFLClient"), _GRID),
+    **dict.fromkeys(("KerasHook", "TFEWorker", "TFECluster"), _KERAS),
+    "AutogradTensor": "what recorded gradients; torch's own autograd does, for pointers as for all tensors",
+    "PrivateTensor": "a tensor with allowed users; here that is sy.private_tensor(x, allowed_users=[...])",
+    "NumpyTensor": "a NumPy array at a worker; send torch.from_numpy(array)",
+    "String": "text at a worker, which is not there; tensors, pointers and modules can be sent",
+    "serde": "how objects became bytes, which is internal here; torch.save and torch.load keep local tensors",
+}
+
+#: Methods of tensors and modules in PySyft 0.2, as in GONE.
+GONE_METHODS: dict[str, str] = dict.fromkeys(
+    (
+        "fix_prec", "fix_prec_", "fix_precision", "fix_precision_", "float_prec", "float_prec_", "float_precision",
+        "float_precision_", "share", "share_", "encrypt", "decrypt",
+    ),
+    _ENCRYPTED,
+)  # fmt: skip
+
+
+def gone(name: str, what: str) -> AttributeError:
+    """Say what ``name`` was, and what to use instead."""
+    return AttributeError(f"{name} of PySyft 0.2 was {what}")
+
+
+class IdProvider:
+    """``sy.ID_PROVIDER``, which gives new ids."""
+
+    def pop(self, *_: object) -> int:
+        """Return a new id."""
+        return new_id()
 
 
 class _OldPaths(MetaPathFinder, Loader):
@@ -71,5 +126,8 @@ class _OldPaths(MetaPathFinder, Loader):
 
 def install() -> None:
     """Have the old paths resolve."""
-    vars(workers)["__path__"] = []  # the import system looks for modules inside a module only if it has a path
+    for old in OLD_PATHS:
+        parent = sys.modules.get(old.rpartition(".")[0])
+        if parent is not None:  # the import system looks for modules inside a module only if it has a path
+            vars(parent).setdefault("__path__", [])
     sys.meta_path.append(_OldPaths())

@@ -21,6 +21,7 @@ def send(
     user: str = "",
     requires_grad: bool = False,
     garbage_collect_data: bool = True,
+    inplace: bool = False,
 ) -> torch.Tensor:
     """Send a tensor, or a pointer, to a worker and return a pointer to it there.
 
@@ -32,6 +33,7 @@ def send(
         user: in whose name, for private tensors.
         requires_grad: keep the graph: a backward pass through the pointer comes back to ``tensor``.
         garbage_collect_data: free the object when its last pointer here goes.
+        inplace: this very tensor becomes the pointer, as by :func:`send_`.
 
     Raises:
         SendNotPermitted: the tensor is private and ``user`` is not among its allowed users.
@@ -42,13 +44,17 @@ def send(
             f"a tensor is sent to workers, not to {', '.join(type(w).__name__ for w in workers) or 'nobody'}",
             mend="bob = sy.VirtualWorker(id='bob'); x.send(bob)",
         )
+    options: dict[str, Any] = {
+        "user": user,
+        "requires_grad": requires_grad,
+        "garbage_collect_data": garbage_collect_data,
+    }
+    if inplace:
+        return send_(tensor, *workers, **options)
     if len(workers) > 1:
         from .multipointer import MultiPointerTensor, combine_pointers
 
-        pointers = [
-            send(tensor, w, user=user, requires_grad=requires_grad, garbage_collect_data=garbage_collect_data)
-            for w in workers
-        ]
+        pointers = [send(tensor, w, **options) for w in workers]
         return combine_pointers(*pointers) if requires_grad else MultiPointerTensor.of(pointers)
     worker = workers[0]
     if requires_grad:

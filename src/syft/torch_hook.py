@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from . import verbs
+from . import compat, verbs
 from .annotations import allow, id_of, label_of, private_tensor
 from .errors import Misuse
 from .fl.dataset import federate
@@ -85,6 +85,20 @@ def _nowhere(tensor: torch.Tensor) -> None:
     """Where a pointer points; None, as this is no pointer."""
 
 
+def _gone_from_tensors(name: str) -> Word:
+    def ask(tensor: torch.Tensor) -> NoReturn:
+        raise compat.gone(f"x.{name}", compat.GONE_METHODS[name])
+
+    return Word(ask, is_property=True)
+
+
+def _gone_from_modules(name: str) -> ModuleWord:
+    def call(module: nn.Module, *args: Any, **options: Any) -> NoReturn:
+        raise compat.gone(f"model.{name}", compat.GONE_METHODS[name])
+
+    return ModuleWord(call)  # were it a property, nn.Module would hide its error behind one of its own
+
+
 WORDS: dict[type, dict[str, Word]] = {
     torch.Tensor: {
         "send": Word(verbs.send),
@@ -107,6 +121,7 @@ WORDS: dict[type, dict[str, Word]] = {
         "owner": Word(_owner, is_property=True),
         "location": Word(_nowhere, is_property=True),
         "id_at_location": Word(_nowhere, is_property=True),
+        **{name: _gone_from_tensors(name) for name in compat.GONE_METHODS},
     },
     nn.Module: {
         "send": ModuleWord(verbs.send),
@@ -115,6 +130,7 @@ WORDS: dict[type, dict[str, Word]] = {
         "copy": ModuleWord(verbs.copy),
         "location": ModuleWord(verbs.location, is_property=True),
         "owner": ModuleWord(_owner, is_property=True),
+        **{name: _gone_from_modules(name) for name in compat.GONE_METHODS},
     },
     Dataset: {
         "federate": Word(federate),

@@ -136,3 +136,9 @@ def test_refuses(federated):
             FederatedDataLoader(federated, **options)
     with pytest.raises(Misuse, match="not a TensorDataset"):
         FederatedDataLoader(TensorDataset(DATA))
+
+
+def test_a_collate_function_is_refused(bob):
+    federated = federate(BaseDataset(torch.ones(4, 2), torch.ones(4)), [bob])
+    with pytest.raises(Misuse, match="transform"):
+        FederatedDataLoader(federated, collate_fn=torch.stack)

@@ -6,7 +6,15 @@ from torch import nn
 
 from syft.errors import Misuse, NotCollocated
 from syft.fl import BaseDataset, FederatedDataLoader, federate
-from syft.fl.utils import accuracy, add_model, aggregate, extract_batches_per_worker, federated_avg, scale_model
+from syft.fl.utils import (
+    accuracy,
+    add_model,
+    aggregate,
+    create_gaussian_mixture_toy_data,
+    extract_batches_per_worker,
+    federated_avg,
+    scale_model,
+)
 from syft.nn import location_of, send_module
 from syft.sending import send
 
@@ -113,6 +121,16 @@ def test_accuracy(bob):
     target = torch.tensor([1, 0, 0, 0])
     assert accuracy(predictions, target) == 0.75
     assert accuracy(send(predictions, bob), send(target.reshape(4, 1), bob)) == 0.75
+
+
+def test_toy_data():
+    torch.manual_seed(0)
+    points, classes = create_gaussian_mixture_toy_data(401)
+    assert (points.shape, points.dtype) == ((400, 2), torch.float32)
+    assert classes.tolist() == [0] * 200 + [1] * 200
+    for half, mean in zip(points.chunk(2), (-5, 5), strict=True):
+        torch.testing.assert_close(half.mean(0), torch.full((2,), float(mean)), atol=0.3, rtol=0)
+        torch.testing.assert_close(half.std(0), torch.ones(2), atol=0.2, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"iter_per_worker": True}, {"num_iterators": 2}])

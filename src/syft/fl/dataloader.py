@@ -29,9 +29,11 @@ class FederatedDataLoader:
         num_iterators: workers read side by side.
         drop_last: leave out batches that would be smaller.
         iter_per_worker: read all workers side by side.
+        collate_fn: refused; a batch is cut out of the data as it is.
 
     Raises:
-        Misuse: ``batch_size`` is below 1, or ``num_iterators`` is not between 1 and the number of workers.
+        Misuse: there is a ``collate_fn``, ``batch_size`` is below 1, or ``num_iterators`` is not between 1
+            and the number of workers.
     """
 
     def __init__(
@@ -42,11 +44,18 @@ class FederatedDataLoader:
         num_iterators: int = 1,
         drop_last: bool = False,
         iter_per_worker: bool = False,
+        *,
+        collate_fn: object = None,
     ) -> None:
         if not isinstance(federated_dataset, FederatedDataset):
             raise Misuse(
                 f"a FederatedDataLoader reads a FederatedDataset, not a {type(federated_dataset).__name__}",
                 mend="sy.FederatedDataLoader(dataset.federate((bob, alice)))",
+            )
+        if collate_fn is not None:
+            raise Misuse(
+                "a batch is cut out of the data at its worker, and not collated from items",
+                mend="What is to be done to each batch is a transform: sy.BaseDataset(data, targets, transform=...).",
             )
         if batch_size < 1:
             raise Misuse(f"a batch has at least one item, not {batch_size}")

@@ -95,6 +95,17 @@ def accuracy(pred_softmax: torch.Tensor, target: torch.Tensor) -> float:
     return (predicted == target.view(predicted.shape)).sum().item() / len(target)
 
 
+def create_gaussian_mixture_toy_data(nr_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw points around (-5, -5), class 0, and as many around (5, 5), class 1, by torch's generator.
+
+    Returns:
+        Points (2 * (nr_samples // 2), 2), float32, of unit variance, and their classes, int64; class 0 first.
+    """
+    half = nr_samples // 2
+    classes = torch.arange(2).repeat_interleave(half)
+    return torch.randn(2 * half, 2) + (10.0 * classes - 5.0).unsqueeze(1), classes
+
+
 def extract_batches_per_worker(federated_train_loader: FederatedDataLoader) -> dict[Any, list[Batch]]:
     """Return one epoch's batches by worker."""
     batches: dict[Any, list[Batch]] = {dataset.location: [] for dataset in federated_train_loader.federated_dataset}
