@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,8 +15,9 @@ from .workers import VirtualWorker
 
 WORKERS = ("bob", "theo", "jason", "alice", "andy", "jon")
 
-#: Data sets that ship inside scikit-learn: the part of ``load_...`` -> further tags.
+#: Data sets, by name -> further tags. Boston ships inside mlxtend, the others inside scikit-learn.
 DATA_SETS: dict[str, tuple[str, ...]] = {
+    "boston": ("#housing", "#boston_housing"),
     "breast_cancer": ("#cancer", "#wisconsin"),
     "diabetes": ("#progression",),
     "digits": ("#images",),
@@ -42,7 +42,7 @@ def create_sandbox(gbs: dict[str, Any], verbose: bool = True, download_data: boo
     float32 of shape (rows, features) tagged ``#data`` and its targets, of shape (rows,) or
     (rows, targets), tagged ``#target``; both with the data set's name as a tag and its text as
     description. What is there already is not spread again. Nothing is downloaded: the data comes with
-    scikit-learn.
+    scikit-learn and mlxtend.
 
     Args:
         gbs: where to put the names; usually ``globals()``.
@@ -50,26 +50,45 @@ def create_sandbox(gbs: dict[str, Any], verbose: bool = True, download_data: boo
         download_data: spread the data sets.
 
     Raises:
-        Misuse: scikit-learn is not installed.
+        Misuse: scikit-learn or mlxtend is not installed.
     """
     make_hook(gbs)
     if download_data:
-        loaders = _scikit_learn()
         for name, further in DATA_SETS.items():
             tags = (f"#{name}", *further)
             if not gbs["grid"].search(*tags):
-                _spread(getattr(loaders, f"load_{name}")(), tags, gbs["workers"])
+                _spread(_load(name), tags, gbs["workers"])
     if verbose:
         holdings = (f"{worker.id:>6} holds {worker.objects_count()} tensors" for worker in gbs["workers"])
         print("hook, grid, workers:", *holdings, sep="\n")  # noqa: T201  it is asked for
 
 
-def _scikit_learn() -> ModuleType:
+class _DataSet(NamedTuple):
+    """As scikit-learn's: ``data`` (rows, features), ``target`` of as many rows, and a text on both."""
+
+    data: Any
+    target: Any
+    DESCR: str
+
+
+_ABOUT_BOSTON = """Boston house prices: 506 census tracts of 1970, from the UCI repository.
+
+Target: the median value of a home in 1000 dollars (MEDV). Features: CRIM ZN INDUS CHAS NOX RM AGE DIS RAD TAX PTRATIO
+B LSTAT. From Harrison and Rubinfeld, Hedonic prices and the demand for clean air, 1978.
+
+Here for the code of older tutorials only. scikit-learn 1.2 removed it for an ethical problem: B is made from the share
+of black people in a tract, on the assumption that segregation raises prices.
+"""
+
+
+def _load(name: str) -> Any:
     try:
-        return importlib.import_module("sklearn.datasets")
+        if name == "boston":
+            return _DataSet(*importlib.import_module("mlxtend.data").boston_housing_data(), _ABOUT_BOSTON)
+        return getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")()
     except ImportError as error:
         raise Misuse(
-            "the data sets of the sandbox come with scikit-learn, which is not installed",
+            "the data sets of the sandbox come with scikit-learn and mlxtend, of which one is not installed",
             mend='pip install "syft-pointers[sandbox]", or create_sandbox(globals(), download_data=False)',
         ) from error
 
