@@ -39,6 +39,7 @@ def test_help_names_the_commands() -> None:
         (["--rounds", "0"], "--rounds"),
         (["--owners", "3"], "--owners"),
         (["--alpha", "0"], "--alpha"),
+        (["--alpha", "nan"], "nan is no number"),
         (["--seed", "-1"], "--seed"),
         (["--epochs", "many"], "--epochs"),
         (["--out", "plot.jpg"], ".png"),

@@ -7,15 +7,17 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import syft as sy
 from syft.demo import run as demo_run
 from syft.demo.data import Digits, load_digits
 from syft.demo.display import Display
-from syft.demo.plot import save_plot
+from syft.demo.plot import _STYLE, _draw, save_plot
 from syft.demo.training import (
     Experiment,
     Federation,
@@ -236,6 +238,29 @@ def test_plot_is_a_picture_and_a_document(tmp_path: Path, count: int) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
     assert pdf.read_bytes().startswith(b"%PDF")
     assert b"/FontFile2" in pdf.read_bytes()  # text is text, in TrueType
+
+
+LOW_ROUND = Round(1, 1.0, 0.078, 0.929, (0.08, 0.101, 0.116), 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "rounds", [[LOW_ROUND], SOME_ROUNDS, [LOW_ROUND._replace(number=n, pooled=0.09, alone=(0.09,)) for n in (1, 2)]]
+)
+def test_labels_are_apart_and_beside_the_axes_and_each_tick_is_a_round(rounds: list[Round]) -> None:
+    figure = Figure(figsize=(3.5, 2.3), layout="constrained")
+    with mpl.rc_context(_STYLE):
+        axes = figure.subplots()
+        _draw(axes, rounds)
+        figure.draw_without_rendering()
+    bottom, top = axes.bbox.y0, axes.bbox.y1
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert len(boxes) == 3
+    assert boxes[0].y0 >= bottom - 1 and boxes[-1].y1 <= top + 0.06 * (top - bottom)
+    assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
+    shown = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    assert shown == [r.number for r in rounds]
+    low, high = axes.get_ylim()
+    assert all(low <= 100 * value <= high for r in rounds for value in (r.federated, r.pooled, *r.alone))
 
 
 def test_interrupted_run_shows_and_plots_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

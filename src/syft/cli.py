@@ -46,7 +46,7 @@ def demo(
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How often the owners' models are averaged.")] = 20,
     owners: Annotated[int, typer.Option(min=4, max=20, help="Among how many the training images are split.")] = 5,
     alpha: Annotated[
-        float, typer.Option(min=0.01, max=1e6, help="Dirichlet's: the smaller, the less alike the owners' images.")
+        float, typer.Option(help="Dirichlet's, 0.01 to 1e6: the smaller, the less alike the owners' images.")
     ] = 2.0,
     epochs: Annotated[int, typer.Option(min=1, max=20, help="Of each owner in each round.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same result.")] = 0,
@@ -55,6 +55,8 @@ def demo(
     ),
 ) -> None:
     """Train on real digits that several owners hold; only averages of their updates are ever fetched."""
+    if not 0.01 <= alpha <= 1e6:  # also false of nan, which a range of typer's calls too large
+        raise typer.BadParameter(f"{alpha} is no number from 0.01 to 1e6", param_hint="--alpha")
     _check_can_write(out)
     try:
         from .demo.run import run

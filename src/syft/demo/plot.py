@@ -29,7 +29,7 @@ _STYLE: Any = {
     "pdf.fonttype": 42,  # TrueType: text stays text
 }
 
-_LABEL_DISTANCE = 0.09  # of the axes' height, between the middles of two labels of a line each
+_LINE_HEIGHT = 0.09  # of a label's line, as a part of the axes' height
 
 
 def save_plot(path: Path, rounds: Sequence[Round]) -> list[Path]:
@@ -53,11 +53,16 @@ def _draw(axes: Axes, rounds: Sequence[Round]) -> None:
         ("Federated", _FEDERATED, "o", [100 * r.federated for r in rounds]),
         ("One owner\nalone: mean\nand range", _ALONE, "^", [sum(a) / len(a) for a in alone]),
     ]
-    axes.fill_between(x, low, high, color=_ALONE, alpha=0.16, linewidth=0)
+    if len(x) > 1:
+        axes.fill_between(x, low, high, color=_ALONE, alpha=0.16, linewidth=0)
+    else:
+        axes.vlines(x, low, high, color=_ALONE, alpha=0.16, linewidth=6)
     for _, colour, marker, y in curves:
         axes.plot(x, y, color=colour, marker=marker, clip_on=False)
 
-    axes.set(xlabel="Round", ylabel="Test accuracy (%)", xlim=(1, max(x[-1], 2)), ylim=(min(low) // 10 * 10, 100))
+    lowest = min(*low, *(a for _, _, _, y in curves for a in y))
+    ends = (x[0], x[-1]) if len(x) > 1 else (0.5, 1.5)
+    axes.set(xlabel="Round", ylabel="Test accuracy (%)", xlim=ends, ylim=(lowest // 10 * 10, 100))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.grid(axis="y", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
@@ -65,19 +70,31 @@ def _draw(axes: Axes, rounds: Sequence[Round]) -> None:
 
 
 def _label_ends(axes: Axes, ends: list[tuple[str, str, float]]) -> None:
-    """Name each curve at its end, in its colour; names that would meet are pushed apart, downwards."""
+    """Name each curve at its end, in its colour; names that would meet are pushed apart, inside the axes."""
     bottom, top = axes.get_ylim()
-    ceiling = 1.0
-    for name, colour, y in sorted(ends, key=lambda end: -end[2]):
-        lines = name.count("\n")
-        height = min((y - bottom) / (top - bottom), ceiling)
+    ends = sorted(ends, key=lambda end: -end[2])
+    heights = [_LINE_HEIGHT * (name.count("\n") + 1) for name, _, _ in ends]
+    middles = _apart([(y - bottom) / (top - bottom) for _, _, y in ends], heights)
+    for (name, colour, _), middle in zip(ends, middles, strict=True):
         axes.annotate(
             name,
-            (1, height),
+            (1, middle),
             xycoords="axes fraction",
             xytext=(6, 0),
             textcoords="offset points",
             color=colour,
-            verticalalignment="center" if not lines else "top",
+            verticalalignment="center",
         )
-        ceiling = height - _LABEL_DISTANCE
+
+
+def _apart(middles: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Move intervals, given from the highest to the lowest, as little as it takes to be apart and within 0 to 1."""
+    placed, ceiling = [], 1 + _LINE_HEIGHT / 2  # a label at the very top may stand out by half a line
+    for middle, height in zip(middles, heights, strict=True):
+        placed.append(min(middle, ceiling - height / 2))
+        ceiling = placed[-1] - height / 2
+    floor = 0.0
+    for i in reversed(range(len(placed))):
+        placed[i] = max(placed[i], floor + heights[i] / 2)
+        floor = placed[i] + heights[i] / 2
+    return placed
