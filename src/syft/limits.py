@@ -42,8 +42,15 @@ MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for
 
 PACKET_BYTES: Final = 1 << 20       # of one gRPC message
 CONNECT_SECONDS: Final = 10         # how long a node has to answer a first call
-RECONNECT_PAUSES: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 10.0, 10.0, 10.0)  # seconds before each try
+KEEPALIVE_SECONDS: Final = 10       # silence after which one side asks whether the other is still there
+KEEPALIVE_TIMEOUT: Final = 10       # seconds without an answer to that after which the connection is given up
+RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts to come back; then always the last
+RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which nothing got through
+GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side
 ERRANDS: Final = 16                 # deliveries to other nodes that a gate makes at one time
-WINDOW_BATCHES: Final = 64          # batches that a caller may be ahead of the node's answer, twice
 BATCH_MESSAGES: Final = 64          # messages that are sent as one, unless something waits for them
 BATCH_SECONDS: Final = 0.002        # how long a message waits for others to go with it
+WINDOW_MESSAGES: Final = 4096       # messages that a caller may be ahead of the node's answer, twice
+WINDOW_MESSAGE_BYTES: Final = 16 << 10  # of a larger message; it counts as several
+UNREAD_BYTES: Final = 64 << 20      # answers that wait for their reader before a room has to wait as well
+UNACKNOWLEDGED_BYTES: Final = 1 << 20  # of answers, after which a caller says that it has them

@@ -15,7 +15,6 @@ from typing import Any, Protocol, cast
 
 import msgspec
 import torch
-from msgspec.structs import replace
 
 from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
@@ -75,11 +74,8 @@ class Channel:
     def request(self, message: Request) -> Answer:
         if not isinstance(message, _UNASKED):
             return self._ask(message)
-        if not isinstance(message, Put):
-            self._post(message)
-            return Done()
-        self._post(replace(message, value=_copied(message.value)), _weight(message.value))
-        return Placed(_placed(message.value))
+        self._post(message)
+        return Placed(_placed(message.value)) if isinstance(message, Put) else Done()
 
     def release(self, id: int) -> None:
         if self._lost is None:
@@ -93,19 +89,17 @@ class Channel:
 
     # ---- sending ----
 
-    def _post(self, message: Request, weight: int = 0) -> None:
+    def _post(self, message: Request) -> None:
         with self._lock:
             self._check_connected()
-            self._pending.append(message)
-            self._weight += weight
-            if weight or len(self._pending) >= limits.BATCH_MESSAGES:
+            large = self._append(message)
+            if large or len(self._pending) >= limits.BATCH_MESSAGES:
                 self._flush()
             elif len(self._pending) == 1:
                 self._gathering.set()
-            behind = self._behind
+            behind, self._behind = self._behind, None
         if behind is not None:
             behind.result()
-            self._behind = None if self._behind is behind else self._behind
 
     def _ask(self, message: Request) -> Answer:
         future: Future[Answer] = Future()
@@ -133,11 +127,25 @@ class Channel:
         if self._pending:
             self._send(future)
 
-    def _append(self, message: Request) -> None:
-        """Encode a message now: its caller learns at once what cannot be, and may change its tensors after."""
+    def _append(self, message: Request) -> bool:
+        """Encode a message now: its caller learns at once what cannot be, and may change its tensors after.
+
+        Tells whether it is large: then it is not copied, and has to be sent before the caller goes on.
+        """
+        before = len(self._memories)
         self._pending.append(msgspec.Raw(wire.encode_part(message, self._memories)))
+        memories = self._memories[before:]
+        weight = sum(map(len, memories)) // limits.WINDOW_MESSAGE_BYTES
+        if memories and not weight:
+            self._memories[before:] = map(bytes, memories)
+        self._weight += 1 + weight
+        return weight > 0
 
     def _send(self, future: Future[Answer] | None) -> None:
+        if self._weight >= limits.WINDOW_MESSAGES:
+            self._weight = 0
+            future = future or Future()
+            self._behind, self._mark = self._mark, future
         batch = SealedBatch(self._sent + 1, future is not None, self._received, self._pending)
         frames = [msgspec.msgpack.encode(batch), *self._memories]
         self._sent += len(self._pending)
@@ -178,21 +186,11 @@ class Channel:
         with self._lock:
             self._lost = self._lost or error
             asked, self._asked = self._asked, {}
-            self._pending.clear()
+            self._pending, self._memories = [], []
             self._released.clear()
         self._gathering.set()
         for future in asked.values():
             future.set_exception(error)
-
-
-def _weight(value: Any) -> int:
-    """Tell for how many messages a value counts; 0 if it is small."""
-    return value.nbytes // limits.WINDOW_MESSAGE_BYTES if isinstance(value, torch.Tensor) else 0
-
-
-def _copied(value: Any) -> Any:
-    """A small value waits to be sent, and must not change meanwhile; a large one is encoded at once."""
-    return value.detach().clone() if isinstance(value, torch.Tensor) and not _weight(value) else value
 
 
 def _placed(value: Any) -> Meta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import socket
 import ssl
@@ -35,7 +36,7 @@ from ..wire import Meta, Reference
 from ..workers import BaseWorker, forget_worker, get_worker
 from .certs import AUTHORITY, CERTIFICATE, KEY, Bundle, name_in, tls_name
 from .channel import Channel
-from .link import OPTIONS, Link
+from .link import CALLER_OPTIONS, Link
 
 
 class NodeWorker(BaseWorker):
@@ -92,9 +93,11 @@ class NodeWorker(BaseWorker):
         self._introduced.add(worker)
 
     def shut(self) -> None:
-        """Leave the node; what is there is freed when its grace period is over."""
+        """Leave the node; what you have there is freed."""
+        atexit.unregister(self._channel.close)
         self._channel.close()
-        forget_worker(self.id)
+        if get_worker(self.id) is self:
+            forget_worker(self.id)
 
     def __repr__(self) -> str:
         return f"<NodeWorker id:{self.id} at {self.address}>"
@@ -114,10 +117,11 @@ def connect(address: str, certs: str | Path) -> NodeWorker:
     bundle = Bundle.load(certs)
     name = _name_at(address, certs)
     credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
-    options = [*OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
+    options = [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
     connection = grpc.secure_channel(address, credentials, options)
     channel = Channel(name)
     channel.carrier = Link(address, connection, secrets.token_hex(16), channel.arrived, channel.lose)
+    atexit.register(channel.close)
     return NodeWorker(name, address, channel)
 
 

@@ -26,23 +26,32 @@ Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESS
 
 
 class Opening(msgspec.Struct, array_like=True):
-    """A caller's first record: which session of its own this is, and how many answers of it have arrived."""
+    """A caller's first record: which session of its own this is, and how many answers of it have arrived.
+
+    ``resumes``: it has been here before, so that the session has to be known.
+    """
 
     session: Name
     received: Id
+    resumes: bool
 
 
 class Welcome(msgspec.Struct, array_like=True):
-    """The gate's first record: who it is, and how many messages of the session have arrived."""
+    """The gate's first record: who it is, and how many messages of the session have arrived.
+
+    ``grace``: for how many seconds the session is kept when the connection drops.
+    """
 
     worker: Name
     accepted: Id
+    grace: float
 
 
 class Batch(msgspec.Struct, array_like=True):
     """Messages in order, the first being the session's ``first``-th.
 
-    ``asks``: the last one wants an answer. ``received``: how many answers have arrived so far.
+    ``asks``: the last one wants an answer. ``received``: how many answers have arrived so far. A batch
+    without messages says no more than that; if it asks, it is a goodbye.
     """
 
     first: Id

@@ -20,7 +20,7 @@ import grpc
 import msgspec
 
 from .. import limits, wire
-from ..errors import MalformedMessage, NotPermitted, SyftError, WorkerNotFound
+from ..errors import LimitExceeded, MalformedMessage, NotPermitted, SyftError, WorkerNotFound, WorkerShut
 from ..messages import Delegate, Delegated, Done, Expect, Get, Give, Introduce, Retire
 from .certs import Bundle, name_in, tls_name
 from .envelopes import (
@@ -36,11 +36,12 @@ from .envelopes import (
     peek_tag,
     read_record,
 )
-from .link import DELIVER, OPTIONS, SESSION, Link
+from .link import CALLER_OPTIONS, DELIVER, SESSION, Link
 from .nursery import Nursery, Order
 from .rooms import Frames, Room, failed, sealed_value
 
-Stream = queue.SimpleQueue[Frames | None]
+#: What a connection sends: records, until None, or the error that ends the session.
+Stream = queue.SimpleQueue[Frames | SyftError | None]
 
 #: Messages that go to the room as they are.
 _FOR_THE_ROOM = frozenset(
@@ -62,7 +63,7 @@ class Tenancy:
     def __init__(self, nursery: Nursery, order: Order, dial: Callable[[str, str], grpc.Channel]) -> None:
         self._dial = dial
         self._peers: dict[str, Introduce] = {}
-        self._links: dict[str, Link] = {}
+        self._lines: dict[str, Line] = {}
         self.room = Room(nursery, order, self._call)
 
     def introduce(self, message: Introduce) -> None:
@@ -72,39 +73,73 @@ class Tenancy:
     def close(self) -> None:
         """End the room and hang up its calls."""
         self.room.close()
-        for link in self._links.values():
-            link.close()
+        for line in list(self._lines.values()):
+            line.close()
 
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere."""
+        if worker not in self._lines:
+            self._lines[worker] = Line(self.room, worker, self._open_link)
+        self._lines[worker].send(frames)
+
+    def _open_link(self, worker: str, arrived: Callable[[Frames], None], lost: Callable[[SyftError], None]) -> Link:
+        peer = self._peers.get(worker)
+        if peer is None:
+            raise WorkerNotFound(
+                f"{self.room.worker} has not been told where {worker!r} is",
+                where=self.room.worker,
+                mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
+            )
+        return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, arrived, lost)
+
+
+class Line:
+    """A room's way to one worker elsewhere. What the room asks is answered, with an error once the way is lost."""
+
+    def __init__(self, room: Room, worker: str, open_link: Callable[..., Link]) -> None:
+        self._room, self._worker = room, worker
+        self._lock = threading.Lock()
+        self._asked: deque[int] = deque()
+        self._error: SyftError | None = None
+        self._link: Link | None = None
+        try:
+            self._link = open_link(worker, self._arrived, self._lose)
+        except SyftError as error:
+            self._error = error
+
+    def send(self, frames: Frames) -> None:
+        """Send a batch."""
         batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
         last = batch.first + len(batch.messages) - 1
-        try:
-            self._link(worker).send(last, frames)
-        except SyftError as error:
-            if batch.asks:
-                self.room.answer_call(worker, failed(last, error))
+        with self._lock:
+            error = self._error
+            if error is None and batch.asks:
+                self._asked.append(last)
+        if error is None and self._link is not None:
+            self._link.send(last, frames)
+        elif error is not None and batch.asks:
+            self._room.answer_call(self._worker, failed(last, error))
 
-    def _link(self, worker: str) -> Link:
-        link = self._links.get(worker)
-        if link is None:
-            peer = self._peers.get(worker)
-            if peer is None:
-                raise WorkerNotFound(
-                    f"{self.room.worker} has not been told where {worker!r} is",
-                    where=self.room.worker,
-                    mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
-                )
+    def close(self) -> None:
+        """Hang up."""
+        if self._link is not None:
+            self._link.close()
 
-            def arrived(frames: Frames) -> None:
-                answered, _ = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
-                self._links[worker].acknowledge(answered)
-                self.room.answer_call(worker, frames)
+    def _arrived(self, frames: Frames) -> None:
+        answered, _ = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
+        with self._lock:
+            if not self._asked or self._asked.popleft() != answered:
+                raise MalformedMessage("an answer to what was not asked", where=self._worker)
+        if self._link is not None:
+            self._link.acknowledge(answered)
+        self._room.answer_call(self._worker, frames)
 
-            link = self._links[worker] = Link(
-                peer.address, self._dial(peer.worker, peer.address), peer.token, arrived, lambda gone: None
-            )
-        return link
+    def _lose(self, error: SyftError) -> None:
+        with self._lock:
+            self._error = error
+            asked, self._asked = self._asked, deque()
+        for last in asked:
+            self._room.answer_call(self._worker, failed(last, error))
 
 
 class Session:
@@ -113,46 +148,79 @@ class Session:
     def __init__(self, caller: str, tenancy: Tenancy, gate: Gate) -> None:
         self.caller, self.tenancy = caller, tenancy
         self._gate = gate
+        self._turn = threading.Lock()  # one batch after another, whichever connection it comes by
         self._lock = threading.Lock()
+        self._read = threading.Condition(self._lock)
         self.accepted = 0
         self._answers: deque[Frames] = deque()
         self._forgotten = 0  # answers that the caller has received, and that are no longer kept
+        self._unread = 0  # bytes of answers that wait for the connection
         self._stream: Stream = queue.SimpleQueue()
         self._grace: threading.Timer | None = None
+        self._ending: SyftError | None = None
 
     def attach(self, received: int) -> Stream:
-        """Take over for a new connection, whose caller has ``received`` answers; give its stream of records."""
+        """Take over for a new connection, whose caller has ``received`` answers; give its stream of records.
+
+        Raises SyftError: the session has ended.
+        """
         with self._lock:
+            if self._ending is not None:
+                raise self._ending
             if self._grace is not None:
                 self._grace.cancel()
             self._stream.put(None)  # the old connection's, if one is left
             self._stream = queue.SimpleQueue()
             self._forget(received)
+            self._unread = sum(map(_size, self._answers))
             for frames in self._answers:
                 self._stream.put(frames)
             return self._stream
 
-    def detach(self, stream: Stream, end: Callable[[], None]) -> None:
+    def detach(self, stream: Stream, seconds: float, end: Callable[[], None]) -> None:
         """The connection of ``stream`` is gone: call ``end`` after the grace period, unless the caller comes back."""
+
+        def expire() -> None:
+            if self.finish(_away(self.tenancy.room.worker), stream):
+                end()
+
         with self._lock:
-            if stream is self._stream:
-                self._grace = threading.Timer(limits.GRACE_SECONDS, end)
+            if stream is self._stream and self._ending is None:
+                self._grace = threading.Timer(seconds, expire)
                 self._grace.daemon = True
                 self._grace.start()
 
-    def accept(self, frames: Frames) -> None:
-        """Take a batch, unless it was taken before. Raises MalformedMessage."""
+    def finish(self, ending: SyftError | None, stream: Stream | None = None) -> bool:
+        """End the session, if ``stream`` is still its stream; tell whether this did it. The caller hears ``ending``."""
+        with self._lock:
+            if self._ending is not None or (stream is not None and stream is not self._stream):
+                return False
+            self._ending = ending or _away(self.tenancy.room.worker)
+            if self._grace is not None:
+                self._grace.cancel()
+            self._stream.put(ending)
+            self._read.notify_all()
+            return True
+
+    def accept(self, frames: Frames) -> bool:
+        """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
         batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
-        last = batch.first + len(batch.messages) - 1
         with self._lock:
             self._forget(batch.received)
-            if last <= self.accepted:
-                return
-            if batch.first != self.accepted + 1:
-                raise MalformedMessage("a batch is missing", where=self.tenancy.room.worker)
-            self.accepted = last
+        if not batch.messages:
+            return not batch.asks
+        last = batch.first + len(batch.messages) - 1
+        with self._turn:
+            if last > self.accepted:
+                if batch.first != self.accepted + 1:
+                    raise MalformedMessage("a batch is missing", where=self.tenancy.room.worker)
+                self.accepted = last
+                self._pass_on(batch, frames, last)
+        return True
+
+    def _pass_on(self, batch: SealedBatch, frames: Frames, last: int) -> None:
         if all(peek_tag(message) in _FOR_THE_ROOM for message in batch.messages):
-            self.tenancy.room.send(frames, last, self.answer if batch.asks else None)
+            self.tenancy.room.send(frames, last, self._answer_in_time if batch.asks else None)
         else:
             message = wire.decode(frames, Batch).messages[-1]
             if len(batch.messages) > 1 or not batch.asks or not isinstance(message, FOR_THE_GATE):
@@ -163,7 +231,21 @@ class Session:
         """Send an answer, and keep it until the caller has it."""
         with self._lock:
             self._answers.append(frames)
+            self._unread += _size(frames)
             self._stream.put(frames)
+
+    def read(self, stream: Stream, frames: Frames) -> None:
+        """The connection of ``stream`` has taken an answer."""
+        with self._lock:
+            if stream is self._stream:
+                self._unread -= _size(frames)
+                self._read.notify_all()
+
+    def _answer_in_time(self, frames: Frames) -> None:
+        """As :meth:`answer`; then the room waits for a caller who reads slower than it answers."""
+        self.answer(frames)
+        with self._lock:
+            self._read.wait_for(lambda: self._unread <= limits.UNREAD_BYTES or self._ending is not None)
 
     def _forget(self, received: int) -> None:
         while self._forgotten < received and self._answers:
@@ -177,6 +259,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, bundle: Bundle, nursery: Nursery) -> None:
         self._worker, self._bundle, self._nursery = bundle.name, bundle, nursery
         self._lock = threading.Lock()
+        self._closed = False
         self._sessions: dict[tuple[str, str], Session] = {}
         self._delegates: dict[tuple[str, str], Tenancy] = {}
         self._tickets: dict[str, Ticket] = {}
@@ -191,8 +274,13 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def close(self) -> None:
         """End every room."""
+        with self._lock:
+            self._closed = True
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.finish(WorkerShut("the owner of this node has stopped it", where=self._worker))
         self._errands.shutdown(wait=False, cancel_futures=True)
-        for session in list(self._sessions.values()):
+        for session in sessions:
             session.tenancy.close()
 
     # ---- sessions ----
@@ -200,23 +288,39 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _serve(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         caller = _caller(context)
         source = PacketSource(packets)
-        opening = msgspec.msgpack.decode(read_record(source)[0], type=Opening)
-        session = self._session(caller, opening.session)
-        stream = session.attach(opening.received)
+        try:
+            opening = wire.decode(read_record(source), Opening)
+            session = self._session(caller, opening)
+            stream = session.attach(opening.received)
+        except (EOFError, grpc.RpcError):
+            return
+        except SyftError as error:
+            context.abort(_status(error), str(error))
         threading.Thread(
             target=self._listen,
             args=(source, session, opening.session, stream),
             name=f"session of {caller}",
             daemon=True,
         ).start()
-        yield from pack(wire.encode(Welcome(self._worker, session.accepted)))
-        while (frames := stream.get()) is not None:
-            yield from pack(frames)
+        yield from pack(wire.encode(Welcome(self._worker, session.accepted, limits.GRACE_SECONDS)))
+        while (item := stream.get()) is not None:
+            if isinstance(item, SyftError):
+                context.abort(_status(item), str(item))
+            else:
+                yield from pack(item)
+                session.read(stream, item)
 
-    def _session(self, caller: str, id: str) -> Session:
+    def _session(self, caller: str, opening: Opening) -> Session:
+        id = opening.session
         with self._lock:
             session = self._sessions.get((caller, id))
+            if self._closed or (session is None and opening.resumes):
+                raise _away(self._worker)
             if session is None:
+                if len(self._sessions) >= limits.CLIENTS:
+                    raise LimitExceeded(
+                        f"this node has {limits.CLIENTS} clients already", where=self._worker, mend="Try again later."
+                    )
                 tenancy = self._delegates.get((caller, id))
                 if tenancy is None:
                     order = Order(self._worker, limits.ROOM_MEMORY, limits.ROOM_CPU_SECONDS)
@@ -226,25 +330,44 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _listen(self, source: Source, session: Session, id: str, stream: Stream) -> None:
         def end() -> None:
-            with self._lock:
-                self._sessions.pop((session.caller, id), None)
-                is_delegate = (session.caller, id) in self._delegates
-            if not is_delegate:
-                session.tenancy.close()
+            self._end((session.caller, id), session)
 
         try:
-            while True:
-                session.accept(read_record(source))
-        except (EOFError, grpc.RpcError, SyftError, msgspec.DecodeError):
+            while session.accept(read_record(source)):
+                pass
+        except (EOFError, grpc.RpcError):
             stream.put(None)
-            session.detach(stream, end)
+            session.detach(stream, limits.GRACE_SECONDS, end)
+        except (SyftError, msgspec.DecodeError) as error:
+            told = error if isinstance(error, SyftError) else MalformedMessage(str(error), where=self._worker)
+            if session.finish(told, stream):
+                end()
+        else:
+            if session.finish(None):
+                end()
+
+    def _end(self, key: tuple[str, str], session: Session) -> None:
+        """Forget a session that has ended; a client's own, with its room and all that led there."""
+        tenancy = session.tenancy
+        with self._lock:
+            self._sessions.pop(key, None)
+            if key in self._delegates:
+                return
+            self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
+            self._tickets = {k: t for k, t in self._tickets.items() if t.room is not tenancy.room}
+            guests = {k: s for k, s in self._sessions.items() if s.tenancy is tenancy}
+            for guest in guests:
+                self._sessions.pop(guest)
+        tenancy.close()
+        for session in guests.values():
+            session.finish(_away(self._worker))
 
     def _dial(self, worker: str, address: str) -> grpc.Channel:
         """Connect to another node, in this node's name, making sure that it is ``worker``."""
         bundle = self._bundle
         credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
         return grpc.secure_channel(
-            address, credentials, [*OPTIONS, ("grpc.ssl_target_name_override", tls_name(worker))]
+            address, credentials, [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(worker))]
         )
 
     # ---- what the gate answers itself ----
@@ -307,6 +430,25 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             return
         put = msgspec.msgpack.encode((1, True, 0, [("put", expected.id, value, (), "", None)]))
         yield from pack(_ask_encoded(expected.room, [put, *frames[1:]]))
+
+
+def _size(frames: Frames) -> int:
+    return sum(map(len, frames))
+
+
+def _away(worker: str) -> WorkerShut:
+    return WorkerShut(
+        "your room here has ended: you left, or were away for longer than it is kept, or the node was started anew",
+        where=worker,
+        mend="Connect again, and send the data again.",
+    )
+
+
+def _status(error: SyftError) -> grpc.StatusCode:
+    """How gRPC tells the end of a session; each is final for the caller's link."""
+    if isinstance(error, WorkerShut):
+        return grpc.StatusCode.NOT_FOUND
+    return grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, LimitExceeded) else grpc.StatusCode.INVALID_ARGUMENT
 
 
 def _caller(context: grpc.ServicerContext) -> str:

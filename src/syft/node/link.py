@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 import grpc
-import msgspec
 
 from .. import limits, wire
 from ..errors import SyftError, WorkerShut
 from ..wire import Frame
-from .envelopes import Opening, PacketSource, Welcome, pack, read_record
+from .envelopes import Batch, Opening, PacketSource, Welcome, pack, read_record
 
 SESSION = "/syft.Node/Session"
 DELIVER = "/syft.Node/Deliver"
-OPTIONS = [("grpc.max_receive_message_length", 2 * limits.PACKET_BYTES)]
+
+#: Of both sides. A side that hears nothing asks; one that is not answered gives the connection up.
+OPTIONS = [
+    ("grpc.max_receive_message_length", 2 * limits.PACKET_BYTES),
+    ("grpc.keepalive_time_ms", 1000 * limits.KEEPALIVE_SECONDS),
+    ("grpc.keepalive_timeout_ms", 1000 * limits.KEEPALIVE_TIMEOUT),
+    ("grpc.http2.max_pings_without_data", 0),  # no end to asking while nothing else is said
+    ("grpc.http2.min_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
+]
+
+#: Of the side that calls: gRPC's own pauses between attempts to connect, which grow to minutes, are too long.
+CALLER_OPTIONS = [
+    *OPTIONS,
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 1000 * limits.CONNECT_SECONDS),
+]
+
+#: How a gate ends a session for good. After anything else the caller may come back.
+FINAL = {
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+}
 
 Frames = list[Frame]
 
@@ -42,92 +67,125 @@ class Link:
         connection: grpc.Channel,
         session: str,
         arrived: Callable[[Frames], None],
-        lost: Callable[[WorkerShut], None],
+        lost: Callable[[SyftError], None],
     ) -> None:
         self.address = address
         self._connection, self._session = connection, session
         self._arrived, self._lost = arrived, lost
         self._lock = threading.Lock()
         self._unacknowledged: deque[tuple[int, list[bytes]]] = deque()
-        self._received = 0
+        self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
+        self._grace, self._in_vain = 0.0, 0
         self._closed = threading.Event()
         self._packets: SimpleQueue[bytes | None] = SimpleQueue()
-        source = self._open()
-        threading.Thread(target=self._listen, args=(source,), name=f"answers of {address}", daemon=True).start()
-
-    @property
-    def received(self) -> int:
-        """How many answers have arrived."""
-        return self._received
+        try:
+            source = self._open(resumes=False)
+        except (grpc.RpcError, EOFError, SyftError) as error:
+            connection.close()
+            raise WorkerShut(f"the node at {address} does not let you in: {_text(error)}") from error
+        self._listener = threading.Thread(
+            target=self._listen, args=(source,), name=f"answers of {address}", daemon=True
+        )
+        self._listener.start()
 
     def send(self, last: int, frames: Frames) -> None:
         """Send a batch, whose last message is the session's ``last``-th."""
         packets = list(pack(frames))
         with self._lock:
             self._unacknowledged.append((last, packets))
-            for packet in packets:
-                self._packets.put(packet)
-
-    def close(self) -> None:
-        """Hang up, for good."""
-        self._closed.set()
-        self._packets.put(None)
-        self._connection.close()
-
-    def _open(self) -> PacketSource:
-        """Connect, and send again what the gate has not had. Raises WorkerShut."""
-        packets: SimpleQueue[bytes | None] = SimpleQueue()
-        for packet in pack(wire.encode(Opening(self._session, self._received))):
-            packets.put(packet)
-        source = PacketSource(self._connection.stream_stream(SESSION)(iter(packets.get, None), wait_for_ready=False))
-        try:
-            welcome = wire.decode(read_record(source), Welcome)
-        except (grpc.RpcError, EOFError, SyftError) as error:
-            packets.put(None)
-            raise WorkerShut(f"the node at {self.address} does not let you in: {_text(error)}") from error
-        with self._lock:
-            self._acknowledge(welcome.accepted)
-            for _, batch in self._unacknowledged:
-                for packet in batch:
-                    packets.put(packet)
-            self._packets.put(None)
-            self._packets = packets
-        return source
+            self._put(packets)
 
     def acknowledge(self, accepted: int) -> None:
         """The gate has had all messages up to the ``accepted``-th."""
         with self._lock:
             self._acknowledge(accepted)
 
+    def close(self) -> None:
+        """Say goodbye and hang up, for good."""
+        self._closed.set()
+        with self._lock:
+            self._put(pack(wire.encode(Batch(0, True, self._received, []))))
+            self._packets.put(None)
+        if threading.current_thread() is not self._listener:
+            self._listener.join(limits.GOODBYE_SECONDS)
+        self._connection.close()
+
+    def _put(self, packets: Iterable[bytes]) -> None:
+        for packet in packets:
+            self._packets.put(packet)
+
+    def _open(self, *, resumes: bool) -> PacketSource:
+        """Connect, and send again what the gate has not had. Raises RpcError, EOFError, SyftError."""
+        packets: SimpleQueue[bytes | None] = SimpleQueue()
+        for packet in pack(wire.encode(Opening(self._session, self._received, resumes))):
+            packets.put(packet)
+        source = PacketSource(self._connection.stream_stream(SESSION)(iter(packets.get, None)))
+        try:
+            welcome = wire.decode(read_record(source), Welcome)
+        except (grpc.RpcError, EOFError, SyftError):
+            packets.put(None)
+            raise
+        self._grace = welcome.grace
+        with self._lock:
+            before = len(self._unacknowledged)
+            self._acknowledge(welcome.accepted)
+            self._in_vain = self._in_vain + 1 if 0 < before == len(self._unacknowledged) else 0
+            self._packets.put(None)
+            self._packets = packets
+            for _, batch in self._unacknowledged:
+                self._put(batch)
+        return source
+
     def _acknowledge(self, accepted: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= accepted:
             self._unacknowledged.popleft()
 
     def _listen(self, source: PacketSource) -> None:
-        while True:
-            try:
-                while True:
-                    frames = read_record(source)
-                    self._received += 1
-                    self._arrived(frames)
-            except (EOFError, grpc.RpcError, SyftError, msgspec.DecodeError):
+        try:
+            while True:
                 try:
-                    source = self._reopen()
-                except WorkerShut as gone:
-                    self._lost(gone)
-                    return
+                    while True:
+                        self._take(read_record(source))
+                except (EOFError, grpc.RpcError) as dropped:
+                    source = self._reopen(dropped)
+        except SyftError as gone:
+            self._lost(gone)
+        finally:
+            with self._lock:
+                self._packets.put(None)
+            self._connection.close()
 
-    def _reopen(self) -> PacketSource:
-        """Try again and again, at longer and longer intervals, for the grace period. Raises WorkerShut."""
-        error = WorkerShut("you have left this node", where=self.address, mend="Connect again.")
-        for pause in limits.RECONNECT_PAUSES:
-            if self._closed.wait(pause):
+    def _take(self, frames: Frames) -> None:
+        self._received += 1
+        self._in_vain = 0
+        self._unsaid += sum(map(len, frames))
+        if self._unsaid >= limits.UNACKNOWLEDGED_BYTES:
+            self._unsaid = 0
+            with self._lock:
+                self._put(pack(wire.encode(Batch(0, False, self._received, []))))
+        self._arrived(frames)
+
+    def _reopen(self, dropped: Exception) -> PacketSource:
+        """Try again and again, at longer and longer intervals, for the grace period. Raises SyftError."""
+        deadline = time.monotonic() + self._grace
+        for attempt in itertools.count(self._in_vain):
+            if self._closed.wait(limits.RECONNECT_PAUSES[min(attempt, len(limits.RECONNECT_PAUSES) - 1)]):
+                raise WorkerShut("you have left this node", where=self.address, mend="Connect again.")
+            if _is_final(dropped) or time.monotonic() > deadline or self._in_vain >= limits.RECONNECT_ATTEMPTS:
                 break
             try:
-                return self._open()
-            except WorkerShut as refused:
-                error = refused
-        raise error
+                return self._open(resumes=True)
+            except (grpc.RpcError, EOFError) as error:
+                dropped = error
+        raise WorkerShut(
+            f"the connection to this node is lost, and with it what you had there: {_text(dropped)}",
+            where=self.address,
+            mend="Connect again, and send the data again.",
+        )
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, grpc.Call) and error.code() in FINAL
 
 
 def _text(error: Exception) -> str:

@@ -17,6 +17,7 @@ import msgspec
 import torch
 
 from .. import outline
+from ..errors import WorkerShut
 from . import room
 
 
@@ -40,12 +41,25 @@ class Nursery:
             _run(theirs)
         theirs.close()
 
-    def open_room(self, order: Order) -> tuple[int, socket.socket, socket.socket]:
-        """Fork a room; return its process id, and our ends of its sockets for batches and for calls."""
+    def open_room(self, order: Order) -> tuple[int, int, socket.socket, socket.socket]:
+        """Fork a room; return its process, a descriptor of that, and our ends of its sockets for batches and for calls.
+
+        Raises WorkerShut.
+        """
         (batches, theirs), (calls, also_theirs) = socket.socketpair(), socket.socketpair()
-        with self._lock, theirs, also_theirs:
-            socket.send_fds(self._orders, [msgspec.msgpack.encode(order)], [theirs.fileno(), also_theirs.fileno()])
-            return int.from_bytes(self._orders.recv(8), "big"), batches, calls
+        try:
+            with self._lock, theirs, also_theirs:
+                socket.send_fds(self._orders, [msgspec.msgpack.encode(order)], [theirs.fileno(), also_theirs.fileno()])
+                pid = int.from_bytes(self._orders.recv(8), "big")
+            if not pid:
+                raise ProcessLookupError("no process for it")
+            return pid, os.pidfd_open(pid), batches, calls
+        except OSError as error:
+            batches.close()
+            calls.close()
+            raise WorkerShut(
+                f"this node cannot open a room: {error}", where=order.worker, mend="Tell its owner, or try again later."
+            ) from error
 
     def close(self) -> None:
         """Let the nursery end, and with it every room."""
@@ -65,13 +79,21 @@ def _run(orders: socket.socket) -> None:
         data, fds, _, _ = socket.recv_fds(orders, 4096, 2)
         if not data:
             os._exit(0)
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             orders.close()
             _live(msgspec.msgpack.decode(data, type=Order), *fds)
         for fd in fds:
             os.close(fd)
-        orders.send(pid.to_bytes(8, "big"))
+        orders.send(max(pid, 0).to_bytes(8, "big"))
+
+
+def _fork() -> int:
+    """As os.fork; -1 if the machine has no room for another process."""
+    try:
+        return os.fork()
+    except OSError:
+        return -1
 
 
 def _live(order: Order, batches: int, calls: int) -> None:

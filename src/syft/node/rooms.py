@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -32,37 +33,45 @@ class Room:
         self.worker = order.worker
         self._calling = calling
         self._lock = threading.Lock()
+        self._sending, self._answering = threading.Lock(), threading.Lock()  # of _batches, of _calls
         self._awaited: deque[tuple[int, Receive]] = deque()
         self._ended = False
-        self._pid, self._batches, self._calls = nursery.open_room(order)
-        threading.Thread(target=self._listen, name=f"room {self._pid}", daemon=True).start()
-        threading.Thread(target=self._listen_to_calls, name=f"calls of room {self._pid}", daemon=True).start()
+        self.pid, self._process, self._batches, self._calls = nursery.open_room(order)
+        threading.Thread(target=self._listen, name=f"room at {self.worker}", daemon=True).start()
+        self._caller = threading.Thread(target=self._listen_to_calls, name=f"calls at {self.worker}", daemon=True)
+        self._caller.start()
 
     def send(self, frames: Frames, last: int, receive: Receive | None) -> None:
-        """Pass on a batch, whose last message is numbered ``last``; ``receive`` gets the answer if one is asked for."""
-        with self._lock:
-            if not self._ended:
-                if receive is not None:
+        """Pass on a batch, whose last message is numbered ``last``; ``receive`` gets the answer if one is asked for.
+
+        Waits while the room has enough to do.
+        """
+        with self._sending:
+            with self._lock:
+                ended = self._ended
+                if not ended and receive is not None:
                     self._awaited.append((last, receive))
+            if not ended:
                 with suppress(OSError):  # then _listen ends as well, and answers
                     send_record(self._batches, frames)
-                return
-        if receive is not None:
+        if ended and receive is not None:
             receive(self._ending(last))
 
     def answer_call(self, worker: str, frames: Frames) -> None:
         """Pass on the answer of a worker elsewhere."""
-        with suppress(OSError):
+        with self._answering, suppress(OSError):
             send_record(self._calls, [worker.encode(), *frames])
 
     def close(self) -> None:
         """End the room's process."""
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+        with self._lock:
+            if not self._ended:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def _listen(self) -> None:
         source = SocketSource(self._batches)
-        try:
+        with suppress(EOFError, OSError, SyftError, msgspec.DecodeError):
             while True:
                 frames = read_record(source)
                 answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
@@ -71,33 +80,44 @@ class Room:
                         raise MalformedMessage("the room answers what was not asked", where=self.worker)
                     _, receive = self._awaited.popleft()
                 receive(frames)
-        except (EOFError, OSError, SyftError, msgspec.DecodeError):
-            self._end()
+        self.close()
+        self._end()
 
     def _listen_to_calls(self) -> None:
         source = SocketSource(self._calls)
-        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError):
+        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError, msgspec.DecodeError):
             while True:
                 name, *frames = read_record(source)
                 self._calling(bytes(name).decode(), frames)
+        self.close()
 
     def _end(self) -> None:
+        """Answer whoever waits; then close what others might still be writing to."""
         with self._lock:
             self._ended = True
             awaited, self._awaited = self._awaited, deque()
         for last, receive in awaited:
             receive(self._ending(last))
-        self.close()
-        self._batches.close()
-        self._calls.close()
+        for connection in (self._batches, self._calls):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._caller.join()
+        with self._sending, self._answering:
+            self._batches.close()
+            self._calls.close()
+            os.close(self._process)
 
     def _ending(self, last: int) -> Frames:
-        error = WorkerShut(
-            "this client's room has ended: it crashed, or used more memory or time than it may",
-            where=self.worker,
-            mend="Connect again, and send the data again.",
-        )
-        return failed(last, error)
+        return failed(last, ending(self.worker))
+
+
+def ending(worker: str) -> WorkerShut:
+    """Return what the client of a room that has ended is told."""
+    return WorkerShut(
+        "this client's room has ended: it crashed, or used more memory or time than it may",
+        where=worker,
+        mend="Connect again, and send the data again.",
+    )
 
 
 def failed(last: int, error: SyftError) -> Frames:

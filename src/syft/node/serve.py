@@ -39,12 +39,17 @@ def _serve(listen: str, bundle: Bundle, nursery: Nursery, ready: Callable[[str],
 
     from .. import limits
     from .gate import Gate
+    from .link import OPTIONS
 
     gate = Gate(bundle, nursery)
     server = grpc.server(
-        ThreadPoolExecutor(limits.CLIENTS),
+        ThreadPoolExecutor(limits.CLIENTS + limits.ERRANDS),
         handlers=[gate],
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2 * limits.PACKET_BYTES)],
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
+            *OPTIONS,
+        ],
     )
     credentials = grpc.ssl_server_credentials([(bundle.key, bundle.cert)], bundle.ca, require_client_auth=True)
     try:
@@ -55,8 +60,8 @@ def _serve(listen: str, bundle: Bundle, nursery: Nursery, ready: Callable[[str],
     stopped = _on_signal()
     ready(f"{listen.rpartition(':')[0]}:{port}")
     stopped.recv(1)
-    server.stop(grace=None)
     gate.close()
+    server.stop(limits.GOODBYE_SECONDS).wait()
     nursery.close()
 
 
