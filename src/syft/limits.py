@@ -47,6 +47,7 @@ KEEPALIVE_TIMEOUT: Final = 10       # seconds without an answer to that after wh
 RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts to come back; then always the last
 RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which nothing got through
 GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side
+SESSIONS_OF_A_CLIENT: Final = 4     # of one client and its delegates, on average over all clients
 ERRANDS: Final = 16                 # deliveries to other nodes that a gate makes at one time
 BATCH_MESSAGES: Final = 64          # messages that are sent as one, unless something waits for them
 BATCH_SECONDS: Final = 0.002        # how long a message waits for others to go with it

@@ -145,6 +145,13 @@ class Introduce(Message):
     token: Name
 
 
+class Ask(Message):
+    """Ask the owner of a node to let the caller get ``id`` as it is now. -> Asked"""
+
+    id: Id
+    reason: Description
+
+
 class Clear(Message):
     """Forget every object. -> Done"""
 
@@ -186,6 +193,12 @@ class Delegated(Message):
     token: Name
 
 
+class Asked(Message):
+    """The owner will answer the request of this name."""
+
+    request: Name
+
+
 class Found(Message):
     """What a search found: (id, metadata, tags, description) each."""
 
@@ -203,6 +216,6 @@ class Failure(Message):
 
 Request = (
     Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | Clear
-    | Expect | Delegate | Introduce
+    | Expect | Delegate | Introduce | Ask
 )  # fmt: skip
-Answer = Done | Ran | Value | Placed | Delegated | Found | Failure
+Answer = Done | Ran | Value | Placed | Delegated | Asked | Found | Failure

@@ -13,7 +13,7 @@ from .crossing import Cross
 from .dispatch import Handle, Spent, dispatch, point_alike, read, wrap
 from .errors import IdInUse, Misuse, ObjectGone
 from .ids import new_id
-from .messages import Describe, Fetch, Give, Lend, Retain, Retire
+from .messages import Describe, Fetch, Give, Lend, Placed, Retain, Retire
 from .policy import Policy
 from .store import Label, check_label
 from .wire import Meta, Reference
@@ -133,10 +133,20 @@ class PointerTensor(torch.Tensor):
         self._leave(spent)
         return fetched
 
+    def request(self, reason: str = "") -> str:
+        """Ask the owner of the object's worker, a node, to let you get it as it is now.
+
+        Returns the request's name, by which the owner answers; after a yes, :meth:`get` gives the value.
+
+        Raises:
+            Misuse: the worker is no node, or nothing private keeps you from getting the object.
+        """
+        return cast(str, self._handle.location.ask(self._handle.id, reason))
+
     def remote_get(self, *, user: str = "") -> PointerTensor:
         """Have the worker this points to bring home what its own pointer points to."""
         placed = self._handle.location.request(Fetch(self._handle.id, user))
-        point_alike(self, PointerTensor.of(self._handle, placed.meta))
+        point_alike(self, PointerTensor.of(self._handle, self._placed(placed)))
         return self
 
     # ---- going elsewhere ----
@@ -183,12 +193,12 @@ class PointerTensor(torch.Tensor):
         # Whoever owns the object may let go of its id later, when an object that came back has it again.
         as_id, take_as = handle.id if handle.owns else new_id(), new_id()
         try:
-            meta = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user)).meta
+            placed = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
         except IdInUse:
             as_id = new_id()
-            meta = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user)).meta
+            placed = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
         handle.id, handle.owns = take_as, True
-        moved = PointerTensor.of(Handle(as_id, worker, handle.owner), meta)
+        moved = PointerTensor.of(Handle(as_id, worker, handle.owner), self._placed(placed))
         moved._tags, moved._description = self._tags, self._description
         self._leave(spent)
         return moved
@@ -196,10 +206,17 @@ class PointerTensor(torch.Tensor):
     def give_copy(self, worker: Any, user: str = "") -> PointerTensor:
         """Have the object sent to another worker too, under a new id; return a pointer to it there."""
         handle, id = self._handle, new_id()
-        meta = handle.location.request(Give(handle.id, worker.id, id, user=user)).meta
-        given = PointerTensor.of(Handle(id, worker, handle.owner), meta)
+        placed = handle.location.request(Give(handle.id, worker.id, id, user=user))
+        given = PointerTensor.of(Handle(id, worker, handle.owner), self._placed(placed))
         given._tags, given._description = self._tags, self._description
         return given
+
+    def _placed(self, answer: Any) -> Any:
+        """Return the metadata of the object at its new place. A node that may not tell it answers Done."""
+        if isinstance(answer, Placed):
+            return answer.meta
+        outline = torch.empty_strided(self.shape, self.stride(), dtype=self.dtype, device="meta")
+        return torch.empty_like(outline)  # dense, as what crosses is
 
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
         """Have the worker this points to send its object on, and keep a pointer to it there."""

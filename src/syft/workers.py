@@ -120,6 +120,12 @@ class BaseWorker:
         """Make a pointer, held by ``owner``, of a reference to an object here."""
         return PointerTensor.of(Handle(reference.id, self, get_worker(owner)), reference.meta)
 
+    def ask(self, id: int, reason: str) -> str:
+        """Ask the owner to let the caller get an object; only nodes have one. Raises Misuse."""
+        raise Misuse(
+            "nobody answers requests here: this worker is no node", where=self.id, mend="Get it: x.get(user=...)."
+        )
+
     # ---- finding ----
 
     def search(self, *query: str | int | Iterable[str | int]) -> list[PointerTensor]:

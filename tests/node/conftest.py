@@ -15,19 +15,24 @@ from syft.node.client import NodeWorker
 
 _SERVE = """
 import sys
+from syft.node.config import Config
 from syft.node.serve import serve
-serve(sys.argv[1], "127.0.0.1:0", sys.argv[2], lambda address: print(address, flush=True))
+serve(Config.load(sys.argv[2], sys.argv[1]), "127.0.0.1:0", sys.argv[3], lambda address: print(address, flush=True))
 """
 
 
 class Node:
-    """One node's process, and where it listens."""
+    """One node's process, where it listens, and its config, which is in a folder of its own."""
 
-    def __init__(self, name: str, authority: Path) -> None:
+    def __init__(self, name: str, authority: Path, config: Path | None = None) -> None:
         certs.issue(authority, name, ["127.0.0.1"], force=True)
         self.name = name
+        self.config = config or authority / f"{name}.toml"
+        self.config.touch()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, name, str(authority / name)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _SERVE, name, str(self.config), str(authority / name)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
@@ -50,12 +55,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(authority: Path) -> Iterator[Callable[[str], Node]]:
+def start(authority: Path) -> Iterator[Callable[..., Node]]:
     """Start a node; all that were started are stopped at the end."""
     nodes: list[Node] = []
 
-    def start(name: str) -> Node:
-        nodes.append(Node(name, authority))
+    def start(name: str, config: Path | None = None) -> Node:
+        nodes.append(Node(name, authority, config))
         return nodes[-1]
 
     yield start
@@ -64,7 +69,7 @@ def start(authority: Path) -> Iterator[Callable[[str], Node]]:
 
 
 @pytest.fixture(scope="session")
-def nodes(start: Callable[[str], Node]) -> dict[str, Node]:
+def nodes(start: Callable[..., Node]) -> dict[str, Node]:
     """Two nodes that live as long as the tests."""
     return {name: start(name) for name in ("bob", "alice")}
 

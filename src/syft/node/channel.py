@@ -144,7 +144,9 @@ class Channel:
     def _send(self, future: Future[Answer] | None) -> None:
         if self._weight >= limits.WINDOW_MESSAGES:
             self._weight = 0
-            future = future or Future()
+            if future is None:
+                future = Future()
+                self._append(Release(()))  # its answer, unlike an operator's, tells nothing of any object
             self._behind, self._mark = self._mark, future
         batch = SealedBatch(self._sent + 1, future is not None, self._received, self._pending)
         frames = [msgspec.msgpack.encode(batch), *self._memories]

@@ -17,6 +17,8 @@ from ..errors import BadCertificate, WorkerNotFound, WorkerShut
 from ..ids import new_id
 from ..messages import (
     Answer,
+    Ask,
+    Asked,
     Delegate,
     Delegated,
     Expect,
@@ -91,6 +93,10 @@ class NodeWorker(BaseWorker):
         delegated = cast(Delegated, other._channel.request(Delegate(self.id)))
         self._channel.request(Introduce(worker, other.address, delegated.token))
         self._introduced.add(worker)
+
+    def ask(self, id: int, reason: str) -> str:
+        """Ask the node's owner to let you get an object."""
+        return cast(Asked, self._channel.request(Ask(id, reason))).request
 
     def shut(self) -> None:
         """Leave the node; what you have there is freed."""

@@ -16,11 +16,12 @@ import msgspec
 
 from .. import limits
 from ..errors import LimitExceeded, MalformedMessage
-from ..messages import Answer, Delegate, Expect, Give, Introduce, Request
+from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Request
 from ..wire import Frame, Id, Name
+from .release import Policy
 
 #: Messages that the gate itself answers; each comes in a batch of its own.
-FOR_THE_GATE = (Give, Expect, Delegate, Introduce)
+FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask)
 
 Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
 
@@ -61,12 +62,16 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class SealedBatch(msgspec.Struct, array_like=True):
-    """A Batch as the gate reads it, which decodes no message."""
+    """A Batch as the gate reads it, which decodes no message.
+
+    ``policies``: of the private data in the room that the batch comes from; those of a client's own have none.
+    """
 
     first: Id
     asks: bool
     received: Id
     messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
+    policies: tuple[Policy, ...] = ()
 
 
 class Answered(msgspec.Struct, array_like=True):
@@ -77,10 +82,11 @@ class Answered(msgspec.Struct, array_like=True):
 
 
 class SealedAnswered(msgspec.Struct, array_like=True):
-    """An Answered as the gate reads it."""
+    """An Answered as the gate reads it; ``policies`` come with what a delegate takes to its own room."""
 
     seq: Id
     answer: msgspec.Raw
+    policies: tuple[Policy, ...] = ()
 
 
 _COUNT = struct.Struct("<I")

@@ -1,9 +1,10 @@
-"""The gate of a node: network, identity, who may have what. It runs no operator for anyone.
+"""The gate of a node: network, identity, sessions. It runs no operator for anyone.
 
 A session is one client program's, or a delegate's: a worker elsewhere that runs a chain's operators
 for the client. Its batches go on to the room, the room's answers come back, and both are kept until
 the other side has them, so that a connection may drop in between and nothing is lost or run twice.
-The gate reads of a batch only what kinds of messages are in it.
+The gate reads of a batch only what kinds of messages are in it, and the one that asks. What may leave
+a room is decided in :mod:`syft.node.tenancy`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import grpc
 import msgspec
 
 from .. import limits, wire
-from ..errors import LimitExceeded, MalformedMessage, NotPermitted, SyftError, WorkerNotFound, WorkerShut
-from ..messages import Delegate, Delegated, Done, Expect, Get, Give, Introduce, Retire
+from ..errors import LimitExceeded, MalformedMessage, Misuse, NotPermitted, SyftError, WorkerNotFound, WorkerShut
+from ..messages import Ask, Asked, Delegate, Delegated, Done, Expect, Get, Give, Retire, Search
+from ..wire import Meta
+from . import release as release_of
+from .audit import Entry
 from .certs import Bundle, name_in, tls_name
+from .desk import Desk
 from .envelopes import (
     FOR_THE_GATE,
     Answered,
@@ -36,9 +42,11 @@ from .envelopes import (
     peek_tag,
     read_record,
 )
-from .link import CALLER_OPTIONS, DELIVER, SESSION, Link
-from .nursery import Nursery, Order
+from .link import CALLER_OPTIONS, DELIVER, SESSION
+from .nursery import Nursery
+from .release import Move, Movement, Policy, Shape
 from .rooms import Frames, Room, failed, sealed_value
+from .tenancy import Tenancy, with_policies
 
 #: What a connection sends: records, until None, or the error that ends the session.
 Stream = queue.SimpleQueue[Frames | SyftError | None]
@@ -53,93 +61,8 @@ class Ticket(NamedTuple):
     """Where one delivery goes, and from whom it has to come."""
 
     sender: str
-    room: Room
+    tenancy: Tenancy
     id: int
-
-
-class Tenancy:
-    """What the gate knows of one client's room besides the room itself."""
-
-    def __init__(self, nursery: Nursery, order: Order, dial: Callable[[str, str], grpc.Channel]) -> None:
-        self._dial = dial
-        self._peers: dict[str, Introduce] = {}
-        self._lines: dict[str, Line] = {}
-        self.room = Room(nursery, order, self._call)
-
-    def introduce(self, message: Introduce) -> None:
-        """Remember how to reach a worker elsewhere for this room."""
-        self._peers[message.worker] = message
-
-    def close(self) -> None:
-        """End the room and hang up its calls."""
-        self.room.close()
-        for line in list(self._lines.values()):
-            line.close()
-
-    def _call(self, worker: str, frames: Frames) -> None:
-        """Send the room's batch on to a worker elsewhere."""
-        if worker not in self._lines:
-            self._lines[worker] = Line(self.room, worker, self._open_link)
-        self._lines[worker].send(frames)
-
-    def _open_link(self, worker: str, arrived: Callable[[Frames], None], lost: Callable[[SyftError], None]) -> Link:
-        peer = self._peers.get(worker)
-        if peer is None:
-            raise WorkerNotFound(
-                f"{self.room.worker} has not been told where {worker!r} is",
-                where=self.room.worker,
-                mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
-            )
-        return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, arrived, lost)
-
-
-class Line:
-    """A room's way to one worker elsewhere. What the room asks is answered, with an error once the way is lost."""
-
-    def __init__(self, room: Room, worker: str, open_link: Callable[..., Link]) -> None:
-        self._room, self._worker = room, worker
-        self._lock = threading.Lock()
-        self._asked: deque[int] = deque()
-        self._error: SyftError | None = None
-        self._link: Link | None = None
-        try:
-            self._link = open_link(worker, self._arrived, self._lose)
-        except SyftError as error:
-            self._error = error
-
-    def send(self, frames: Frames) -> None:
-        """Send a batch."""
-        batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
-        last = batch.first + len(batch.messages) - 1
-        with self._lock:
-            error = self._error
-            if error is None and batch.asks:
-                self._asked.append(last)
-        if error is None and self._link is not None:
-            self._link.send(last, frames)
-        elif error is not None and batch.asks:
-            self._room.answer_call(self._worker, failed(last, error))
-
-    def close(self) -> None:
-        """Hang up."""
-        if self._link is not None:
-            self._link.close()
-
-    def _arrived(self, frames: Frames) -> None:
-        answered, _ = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
-        with self._lock:
-            if not self._asked or self._asked.popleft() != answered:
-                raise MalformedMessage("an answer to what was not asked", where=self._worker)
-        if self._link is not None:
-            self._link.acknowledge(answered)
-        self._room.answer_call(self._worker, frames)
-
-    def _lose(self, error: SyftError) -> None:
-        with self._lock:
-            self._error = error
-            asked, self._asked = self._asked, deque()
-        for last in asked:
-            self._room.answer_call(self._worker, failed(last, error))
 
 
 class Session:
@@ -219,13 +142,58 @@ class Session:
         return True
 
     def _pass_on(self, batch: SealedBatch, frames: Frames, last: int) -> None:
-        if all(peek_tag(message) in _FOR_THE_ROOM for message in batch.messages):
-            self.tenancy.room.send(frames, last, self._answer_in_time if batch.asks else None)
+        self.tenancy.enter(batch.policies)
+        self.tenancy.bring_in(frames[0])
+        tags = [peek_tag(message) for message in batch.messages]
+        if _FOR_THE_ROOM.issuperset(tags):
+            self._to_room(batch, frames, last, tags[-1])
         else:
             message = wire.decode(frames, Batch).messages[-1]
             if len(batch.messages) > 1 or not batch.asks or not isinstance(message, FOR_THE_GATE):
                 raise MalformedMessage("a node does not take such a message", where=self.tenancy.room.worker)
             self._gate.answer(self, last, message)
+
+    def _to_room(self, batch: SealedBatch, frames: Frames, last: int, asked: bytes) -> None:
+        """Give a batch to the room, and of its answer to the caller what may leave."""
+        tenancy = self.tenancy
+        if not batch.asks:
+            tenancy.room.send(frames, last, None)
+        elif asked == b"get":
+            self._get(batch, frames, last)
+        else:
+            query = msgspec.msgpack.decode(batch.messages[-1], type=Search).query if asked == b"search" else ()
+
+            def receive(answer: Frames) -> None:
+                self._answer_in_time(tenancy.let_out(asked, Shape(), answer, last, query))
+
+            tenancy.room.send(frames, last, receive)
+
+    def _get(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+        """As ``_to_room``, for a batch that ends in a Get: what is refused has not been taken."""
+        tenancy, message = self.tenancy, msgspec.msgpack.decode(batch.messages[-1], type=Get)
+        is_client = self.caller == tenancy.client
+        release = release_of.Get(message.id) if is_client else Move(message.id, self.caller, Movement.OPEN)
+
+        def receive(answer: Frames) -> None:
+            answer = tenancy.let_out(b"get", release, answer, last)
+            self._answer_in_time(answer if is_client else with_policies(answer, tenancy.entered))
+
+        instead: list[msgspec.Raw] = []
+        try:
+            decision = tenancy.decide(release)
+            if decision.allowed and not decision.request:
+                tenancy.room.send(frames, last, receive)
+                return
+            tenancy.permit(release)
+            answer = self._gate.approved(decision.request, last)
+            if message.take_as is not None:
+                instead.append(_retire(message.id, message.take_as))
+        except SyftError as error:
+            answer = tenancy.refusal(error, last)
+        batch.messages[-1:] = instead
+        batch.asks = False
+        tenancy.room.send([msgspec.msgpack.encode(batch), *frames[1:]], last, None)
+        self.answer(answer)
 
     def answer(self, frames: Frames) -> None:
         """Send an answer, and keep it until the caller has it."""
@@ -256,8 +224,10 @@ class Session:
 class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The node's gRPC service: ``Session``, one stream a session, and ``Deliver``, from other nodes."""
 
-    def __init__(self, bundle: Bundle, nursery: Nursery) -> None:
-        self._worker, self._bundle, self._nursery = bundle.name, bundle, nursery
+    def __init__(self, bundle: Bundle, nursery: Nursery, desk: Desk) -> None:
+        self._worker, self._bundle, self._nursery, self._desk = bundle.name, bundle, nursery, desk
+        self._limits = desk.limits
+        self._tenancies: list[Tenancy] = []
         self._lock = threading.Lock()
         self._closed = False
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -302,7 +272,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             name=f"session of {caller}",
             daemon=True,
         ).start()
-        yield from pack(wire.encode(Welcome(self._worker, session.accepted, limits.GRACE_SECONDS)))
+        yield from pack(wire.encode(Welcome(self._worker, session.accepted, self._limits.grace_seconds)))
         while (item := stream.get()) is not None:
             if isinstance(item, SyftError):
                 context.abort(_status(item), str(item))
@@ -317,16 +287,25 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             if self._closed or (session is None and opening.resumes):
                 raise _away(self._worker)
             if session is None:
-                if len(self._sessions) >= limits.CLIENTS:
-                    raise LimitExceeded(
-                        f"this node has {limits.CLIENTS} clients already", where=self._worker, mend="Try again later."
-                    )
-                tenancy = self._delegates.get((caller, id))
-                if tenancy is None:
-                    order = Order(self._worker, limits.ROOM_MEMORY, limits.ROOM_CPU_SECONDS)
-                    tenancy = Tenancy(self._nursery, order, self._dial)
+                tenancy = self._delegates.get((caller, id)) or self._open(caller)
                 session = self._sessions[caller, id] = Session(caller, tenancy, self)
             return session
+
+    def _open(self, client: str) -> Tenancy:
+        """Open a room. Raises LimitExceeded, WorkerShut, AuditFailed."""
+        if len(self._tenancies) >= self._limits.clients:
+            self._desk.audit.append(Entry(datetime.now(UTC), client, "connect", False, "there are too many clients"))
+            raise LimitExceeded(
+                f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
+            )
+        tenancy = Tenancy(client, self._nursery, self._desk, self._dial, self._show)
+        self._tenancies.append(tenancy)
+        self._show()
+        return tenancy
+
+    def _show(self) -> None:
+        """Have the owner's commands show who is here."""
+        self._desk.show(tenancy.shown for tenancy in list(self._tenancies))
 
     def _listen(self, source: Source, session: Session, id: str, stream: Stream) -> None:
         def end() -> None:
@@ -337,7 +316,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 pass
         except (EOFError, grpc.RpcError):
             stream.put(None)
-            session.detach(stream, limits.GRACE_SECONDS, end)
+            session.detach(stream, self._limits.grace_seconds, end)
         except (SyftError, msgspec.DecodeError) as error:
             told = error if isinstance(error, SyftError) else MalformedMessage(str(error), where=self._worker)
             if session.finish(told, stream):
@@ -354,11 +333,13 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             if key in self._delegates:
                 return
             self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
-            self._tickets = {k: t for k, t in self._tickets.items() if t.room is not tenancy.room}
+            self._tickets = {k: t for k, t in self._tickets.items() if t.tenancy is not tenancy}
             guests = {k: s for k, s in self._sessions.items() if s.tenancy is tenancy}
             for guest in guests:
                 self._sessions.pop(guest)
+            self._tenancies.remove(tenancy)
         tenancy.close()
+        self._show()
         for session in guests.values():
             session.finish(_away(self._worker))
 
@@ -377,9 +358,12 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         if isinstance(message, Give):
             self._errands.submit(self._give, session, last, message)
             return
+        if isinstance(message, Ask):
+            self._errands.submit(self._request, session, last, message)
+            return
         if isinstance(message, Expect):
             with self._lock:
-                self._tickets[message.ticket] = Ticket(message.sender, session.tenancy.room, message.id)
+                self._tickets[message.ticket] = Ticket(message.sender, session.tenancy, message.id)
             answer: Any = Done()
         elif isinstance(message, Delegate):
             answer = Delegated(secrets.token_hex(16))
@@ -392,23 +376,55 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _give(self, session: Session, last: int, message: Give) -> None:
         """Take a copy out of the room, deliver it, and only then take the object itself off the listings."""
-        room = session.tenancy.room
+        tenancy = session.tenancy
         try:
-            taken = _ask(room, Get(message.id, None, message.user))
+            release = Move(message.id, message.to, Movement.OPEN)
+            taken = _ask(tenancy.room, Get(message.id, None, message.user))
+            taken = tenancy.let_out(b"get", release, taken, last)
             value = sealed_value(taken)
             if value is None:
-                session.answer(_numbered(taken, last))
+                session.answer(taken)
                 return
-            answer = self._deliver(message, [b"", *taken[1:]], value)
-            if message.take_as is not None and _tag(answer) == b"placed":
-                _ask(room, Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
+            answer = self._deliver(message, taken, value, tenancy.entered)
+            if message.take_as is not None and _tag(answer) in (b"placed", b"done"):
+                _ask(tenancy.room, Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
             session.answer(_numbered(answer, last))
         except SyftError as error:
-            session.answer(failed(last, error))
+            session.answer(tenancy.refusal(error, last))
 
-    def _deliver(self, message: Give, frames: Frames, value: msgspec.Raw) -> Frames:
-        """Hand a value to the gate of ``message.to``; return that gate's encoded answer."""
-        frames = [msgspec.msgpack.encode((message.ticket, value)), *frames[1:]]
+    def _request(self, session: Session, last: int, message: Ask) -> None:
+        """Keep the value of an object, and put the client's request before the owner."""
+        tenancy = session.tenancy
+        try:
+            if not tenancy.entered or session.caller != tenancy.client:
+                raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
+            taken = _ask(tenancy.room, Get(message.id))
+            value = sealed_value(taken)
+            if value is None:
+                session.answer(tenancy.let_out(b"get", release_of.Get(message.id), taken, last))
+                return
+            meta = _meta_of(value, self._worker)
+            request = self._desk.requests.ask(
+                tenancy.client,
+                tenancy.name,
+                message.id,
+                dtype=meta.dtype_name,
+                shape=meta.shape,
+                policies=sorted({policy.name for policy in tenancy.entered}),
+                reason=message.reason,
+                value=b"".join(pack(taken)),
+            )
+            session.answer(wire.encode(Answered(last, Asked(request.id))))
+        except SyftError as error:
+            session.answer(tenancy.refusal(error, last))
+
+    def approved(self, request: str, last: int) -> Frames:
+        """Return the value that the owner let out by hand, as it was when it was asked for."""
+        return _numbered(read_record(PacketSource(iter([self._desk.requests.value(request)]))), last)
+
+    def _deliver(self, message: Give, frames: Frames, value: msgspec.Raw, policies: frozenset[Policy]) -> Frames:
+        """Hand a value, and the policies that go with it, to the gate of ``message.to``; return that gate's answer."""
+        frames = [msgspec.msgpack.encode((message.ticket, value, tuple(policies))), *frames[1:]]
         with self._dial(message.to, message.address) as connection:
             try:
                 return read_record(PacketSource(connection.stream_stream(DELIVER)(pack(frames))))
@@ -421,15 +437,20 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Take a delivery of another node, if it bears a ticket of a client here."""
         sender = _caller(context)
         frames = read_record(PacketSource(packets))
-        ticket, value = msgspec.msgpack.decode(frames[0], type=tuple[str, msgspec.Raw])
+        ticket, value, policies = msgspec.msgpack.decode(frames[0], type=tuple[str, msgspec.Raw, tuple[Policy, ...]])
         with self._lock:
             expected = self._tickets.pop(ticket, None)
         if expected is None or expected.sender != sender:
+            reason = "no client expects this delivery"
+            self._desk.audit.append(Entry(datetime.now(UTC), sender, "ticket", False, reason))
             error = NotPermitted("nobody here expects this delivery", where=self._worker, mend="Move the object again.")
             yield from pack(failed(0, error))
             return
+        tenancy = expected.tenancy
+        tenancy.enter(policies)  # they came with the value, and hold here as they do there
         put = msgspec.msgpack.encode((1, True, 0, [("put", expected.id, value, (), "", None)]))
-        yield from pack(_ask_encoded(expected.room, [put, *frames[1:]]))
+        placed = _ask_encoded(tenancy.room, [put, *frames[1:]])
+        yield from pack(tenancy.let_out(b"put", Shape(), placed, 1))
 
 
 def _size(frames: Frames) -> int:
@@ -464,6 +485,21 @@ def _ask_encoded(room: Room, frames: Frames) -> Frames:
     answer: Future[Frames] = Future()
     room.send(frames, 1, answer.set_result)
     return answer.result()
+
+
+def _retire(id: int, take_as: int) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(Retire((id,), (take_as,), "it was taken home by a get")))
+
+
+def _meta_of(value: msgspec.Raw, where: str) -> Meta:
+    """Read the metadata of an encoded dense tensor. Raises Misuse: it is something else."""
+    encoded = msgspec.msgpack.decode(value)
+    try:
+        return msgspec.msgpack.decode(encoded.data, type=tuple[int, Meta])[1]
+    except (AttributeError, msgspec.DecodeError) as error:
+        raise Misuse(
+            "only a dense tensor can be asked for", where=where, mend="x.to_dense(); or ask where the tensor itself is."
+        ) from error
 
 
 def _numbered(frames: Frames, last: int) -> Frames:

@@ -27,6 +27,7 @@ class Order(msgspec.Struct):
     worker: str
     memory: int
     cpu_seconds: int
+    objects: int
 
 
 class Nursery:
@@ -102,7 +103,7 @@ def _live(order: Order, batches: int, calls: int) -> None:
         room.confine(order.memory, order.cpu_seconds)
         torch.seed()
         with suppress(ConnectionError):
-            room.live(order.worker, socket.socket(fileno=batches), socket.socket(fileno=calls))
+            room.live(order.worker, order.objects, socket.socket(fileno=batches), socket.socket(fileno=calls))
     except BaseException:
         sys.excepthook(*sys.exc_info())  # to the owner's log
         raise

@@ -34,7 +34,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``use``, ``get`` and ``shapes`` name users, ``"*"`` stands for anyone with a valid certificate:
     who may compute with the data, get results, and see shapes that depend on values (who may get may
-    see them too). ``move`` names workers and how results may arrive there; open includes sealed.
+    see them too). ``move`` names workers and how results may arrive there; open includes sealed. To
+    the owner's own worker they may always return.
     """
 
     owner: Name
@@ -148,6 +149,8 @@ def _refusal(policy: Policy, release: Release, user: str) -> str:
         case Shape():
             seen = _among(user, policy.get) or _among(user, policy.shapes)
             return "" if seen else f"{user} may not see shapes that depend on values"
+        case Move(to=to) if to == policy.owner:
+            return ""  # it goes home
         case Move(to=to, how=how):
             allowed = policy.move.get(to)
             if allowed is None:

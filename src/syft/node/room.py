@@ -13,8 +13,8 @@ import socket
 import threading
 from contextlib import suppress
 
-from .. import wire
-from ..errors import SyftError
+from .. import limits, wire
+from ..errors import LimitExceeded, SyftError
 from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
 from ..transport import InProcess
@@ -43,7 +43,7 @@ def confine(memory: int, cpu_seconds: int) -> None:
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def live(worker: str, batches: socket.socket, calls: socket.socket) -> None:
+def live(worker: str, objects: int, batches: socket.socket, calls: socket.socket) -> None:
     """Answer batches until the gate hangs up; reach workers elsewhere by calls to the gate."""
     room = Worker(worker, _Peers(calls).find)
     become_local_worker(BaseWorker(worker, InProcess(room)))
@@ -53,7 +53,7 @@ def live(worker: str, batches: socket.socket, calls: socket.socket) -> None:
             frames = read_record(source)
         except EOFError:
             return
-        answered = answer_batch(room, wire.decode(frames, Batch))
+        answered = answer_batch(room, wire.decode(frames, Batch), objects)
         if answered is not None:
             send_record(batches, wire.encode(answered))
 
@@ -100,15 +100,20 @@ class _Caller:
         """The socket serves the other workers as well."""
 
 
-def answer_batch(room: Worker, batch: Batch) -> Answered | None:
+def answer_batch(room: Worker, batch: Batch, objects: int = limits.ROOM_OBJECTS) -> Answered | None:
     """Handle all messages of a batch; return the answer to the last if it is asked for.
 
+    Once there are as many ``objects``, nothing that makes more is run.
     A message that fails leaves its error in the place of what it would have made or written.
     """
     answer: Answer | None = None
     for message in batch.messages:
         try:
             wire.check_closed(message)
+            if len(room.store.objects) >= objects and _makes_more(message):
+                raise LimitExceeded(
+                    f"a room takes {objects} objects", where=room.id, mend="Let go of pointers that you do not use."
+                )
             answer = room.handle(message)
         except SyftError as error:
             answer = failure_of(error)
@@ -117,6 +122,10 @@ def answer_batch(room: Worker, batch: Batch) -> Answered | None:
     if answer is None or not batch.asks:
         return None
     return Answered(batch.first + len(batch.messages) - 1, encodable(answer))
+
+
+def _makes_more(message: Request) -> bool:
+    return isinstance(message, Put) or (isinstance(message, Run) and bool(message.results))
 
 
 def _touched(message: Request) -> list[int]:

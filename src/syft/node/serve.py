@@ -9,41 +9,52 @@ from pathlib import Path
 
 from ..errors import BadConfig
 from .certs import Bundle
+from .config import Config
 from .nursery import Nursery
 
 
-def serve(id: str, listen: str, certs: str | Path, ready: Callable[[str], None]) -> None:
-    """Serve the worker ``id`` at ``listen`` until SIGTERM or Ctrl-C.
+def serve(config: Config, listen: str, certs: str | Path, ready: Callable[[str], None]) -> None:
+    """Serve the worker ``config.owner`` at ``listen`` until SIGTERM or Ctrl-C.
 
     Args:
+        config: its data, who may do what with it, and limits.
         listen: host and port; port 0 takes a free one.
-        certs: the folder of the node's bundle, whose name must be ``id``.
+        certs: the folder of the node's bundle, whose name must be the worker's.
         ready: told the address once callers may connect.
 
     Raises:
-        BadCertificate: the bundle is not valid, or not for ``id``.
-        BadConfig: the address cannot be listened at.
+        BadCertificate: the bundle is not valid.
+        BadConfig: the bundle is another's, a data set cannot be read, or the address cannot be listened at.
     """
     bundle = Bundle.load(certs)
-    if bundle.name != id:
-        raise BadConfig(f"the bundle in {certs} is {bundle.name}'s, not {id}'s", mend=f"syft certs issue DIR {id}")
+    if bundle.name != config.owner:
+        raise BadConfig(
+            f"the bundle in {certs} is {bundle.name}'s, not {config.owner}'s",
+            mend=f"syft certs issue DIR {config.owner}",
+        )
     nursery = Nursery()
-    _serve(listen, bundle, nursery, ready)
+    try:
+        _serve(config, listen, bundle, nursery, ready)
+    finally:
+        nursery.close()
 
 
-def _serve(listen: str, bundle: Bundle, nursery: Nursery, ready: Callable[[str], None]) -> None:
-    # Only now: a process that has imported gRPC must not be forked.
+def _serve(config: Config, listen: str, bundle: Bundle, nursery: Nursery, ready: Callable[[str], None]) -> None:
+    # Only now: a process that has imported gRPC must not be forked, and no room inherits the owner's data.
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
 
     from .. import limits
+    from .data import load
+    from .desk import Desk
     from .gate import Gate
     from .link import OPTIONS
 
-    gate = Gate(bundle, nursery)
+    desk = Desk(config, load)
+    gate = Gate(bundle, nursery, desk)
     server = grpc.server(
-        ThreadPoolExecutor(limits.CLIENTS + limits.ERRANDS),
+        ThreadPoolExecutor(limits.SESSIONS_OF_A_CLIENT * config.limits.clients + limits.ERRANDS),
         handlers=[gate],
         options=[
             ("grpc.so_reuseport", 0),
@@ -58,11 +69,13 @@ def _serve(listen: str, bundle: Bundle, nursery: Nursery, ready: Callable[[str],
         raise BadConfig(f"nothing can listen at {listen}", mend="Is the port taken? Choose another.") from error
     server.start()
     stopped = _on_signal()
-    ready(f"{listen.rpartition(':')[0]}:{port}")
+    address = f"{listen.rpartition(':')[0]}:{port}"
+    desk.opened(address)
+    ready(address)
     stopped.recv(1)
     gate.close()
     server.stop(limits.GOODBYE_SECONDS).wait()
-    nursery.close()
+    desk.close()
 
 
 def _on_signal() -> socket.socket:

@@ -1,0 +1,313 @@
+"""A client's tenancy at a node: its room, the private data that entered it, and what may leave it.
+
+Everything that a room says is judged here, by the policies of all private data that entered, before
+it goes on: values, metadata that the caller could not tell beforehand, errors, and what the room
+asks of workers elsewhere. Where nothing private entered, all is the client's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import grpc
+import msgspec
+
+from .. import wire
+from ..errors import (
+    BY_CODE,
+    AuditFailed,
+    GetNotPermitted,
+    MalformedMessage,
+    NotPermitted,
+    SendNotPermitted,
+    SyftError,
+    WorkerNotFound,
+    WorkerShut,
+)
+from ..messages import Done, Failure, Found, Introduce, Put
+from ..wire import Meta
+from .audit import Entry
+from .data import Offer
+from .desk import Desk, Tenant
+from .envelopes import Answered, Batch, SealedAnswered, SealedBatch, peek_tag
+from .link import Link
+from .nursery import Nursery, Order
+from .release import Decision, Get, Move, Movement, Policy, Release, Shape, judge
+from .rooms import Frames, Room, ending, failed
+
+_log = logging.getLogger(__name__)
+
+_MAX_LOGGED = 500
+
+#: How a room may answer what.
+_ANSWERS = {
+    b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done",
+    b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"clear": b"done",
+}  # fmt: skip
+
+
+class Tenancy:
+    """What the gate knows of one client's room, and lets out of it.
+
+    Args:
+        client: whose room it is, by certificate; everything is released in this name.
+        dial: connects to a worker, by name and address.
+        changed: called when private data has entered.
+    """
+
+    def __init__(
+        self,
+        client: str,
+        nursery: Nursery,
+        desk: Desk,
+        dial: Callable[[str, str], grpc.Channel],
+        changed: Callable[[], None],
+    ) -> None:
+        self.client, self.name = client, secrets.token_hex(6)
+        self.since = datetime.now(UTC)
+        self.entered: frozenset[Policy] = frozenset()
+        self._desk, self._dial, self._changed = desk, dial, changed
+        self._lock = threading.RLock()
+        self._peers: dict[str, Introduce] = {}
+        self._links: dict[str, Link] = {}
+        self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
+        # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
+        self._offered = {
+            secrets.randbits(62) | 1 << 62: offer for offer in desk.offers if offer.policy.lets_use(client)
+        }
+        self._outside = dict(self._offered)
+        limits = desk.limits
+        order = Order(desk.owner, limits.room_memory, limits.room_cpu_seconds, limits.room_objects)
+        self.room = Room(nursery, order, self._call)
+
+    @property
+    def shown(self) -> Tenant:
+        """What the owner sees of it."""
+        entered = tuple(sorted({policy.name for policy in self.entered}))
+        return Tenant(self.name, self.client, self.room.pid, self.since, entered)
+
+    def close(self) -> None:
+        """End the room, hang up its calls, and forget the values that it asked to get."""
+        self.room.close()
+        for link in self._links.values():
+            link.close()
+        self._desk.requests.withdraw(self.name)
+
+    # ---- what enters ----
+
+    def enter(self, policies: Iterable[Policy]) -> None:
+        """Data of these policies is about to enter the room."""
+        new = frozenset(policies) - self.entered
+        if new:
+            with self._lock:
+                self.entered |= new
+            self._changed()
+
+    def bring_in(self, header: wire.Frame) -> None:
+        """Put in the room what of the owner's data the batch of this header names.
+
+        An id stands in a header as its eight bytes. A client that found another way to write it
+        would find nothing in the room.
+        """
+        if not self._outside:
+            return
+        header = bytes(header)
+        with self._lock:
+            for id, offer in list(self._outside.items()):
+                if id.to_bytes(8, "big") in header:
+                    del self._outside[id]
+                    self.enter([offer.policy])
+                    put = Put(id, offer.value, offer.label.tags, offer.label.description)
+                    self.room.send(wire.encode(Batch(1, False, 0, [put])), 1, None)
+
+    # ---- what may leave ----
+
+    def decide(self, release: Release) -> Decision:
+        """Judge a release by all that has entered so far. Raises AuditFailed."""
+        entered = self.entered
+        approvals = self._desk.requests.approvals(self.client, self.name) if entered else ()
+        return judge(release, self.client, self.name, entered, approvals)
+
+    def note(self, release: Release, decision: Decision) -> None:
+        """Write down a release and its answer. Raises AuditFailed."""
+        self._desk.audit.note(self.client, self.name, release, decision)
+
+    def permit(self, release: Release) -> Decision:
+        """Judge a release and write it down. Raises NotPermitted, AuditFailed."""
+        decision = self.decide(release)
+        self.note(release, decision)
+        if not decision.allowed:
+            raise self._denial(release, decision)
+        return decision
+
+    def let_out(self, asked: bytes, release: Release, frames: Frames, last: int, query: tuple[str, ...] = ()) -> Frames:
+        """Return what the caller gets of the room's answer to a message of the tag ``asked``."""
+        tag = b""
+        try:
+            answer = msgspec.msgpack.decode(frames[0], type=SealedAnswered).answer
+            tag = peek_tag(answer)
+            if tag == b"failure":
+                return self._cut(frames, answer, last)
+            if tag != _ANSWERS[asked]:
+                raise MalformedMessage("the room gives no such answer", where=self._desk.owner)
+            if tag == b"done":
+                return wire.encode(Answered(last, Done()))
+            if tag == b"found":
+                return wire.encode(Answered(last, self._found(msgspec.msgpack.decode(answer, type=Found), query)))
+            if tag == b"value" or self.entered:
+                self.permit(release)
+            return frames
+        except (SyftError, msgspec.DecodeError) as error:
+            if tag == b"placed" and isinstance(error, NotPermitted):
+                return wire.encode(Answered(last, Done()))
+            return self.refusal(error, last)
+
+    def refusal(self, error: Exception, last: int) -> Frames:
+        """Return the answer that a message failed for a reason of the gate's own."""
+        if isinstance(error, AuditFailed):
+            _log.error("%s", error)
+            error = AuditFailed("this node cannot write down what leaves it, so nothing does", where=self._desk.owner)
+        if not isinstance(error, SyftError):
+            error = MalformedMessage("the room's answer cannot be read", where=self._desk.owner)
+        return failed(last, error)
+
+    def _found(self, found: Found, query: tuple[str, ...]) -> Found:
+        """Return what the client may see of what the owner offers and of what is in its room.
+
+        Of the owner's data it sees what the gate knows. Where some of that has entered, the room's word
+        on the client's own objects counts as a shape that depends on values.
+        """
+        with self._lock:
+            outside = dict(self._outside)
+        others = {entry[0]: entry for entry in found.objects}
+        owners = [
+            _listing(id, offer)
+            for id, offer in self._offered.items()
+            if (_matches(id, offer, query) if id in outside else others.pop(id, None))
+        ]
+        if others and self.entered:
+            decision = self.decide(Shape())
+            self.note(Shape(), decision)
+            if not decision.allowed:
+                if not owners:
+                    raise self._denial(Shape(), decision)
+                others.clear()
+        return Found((*owners, *others.values()))
+
+    def _cut(self, frames: Frames, answer: msgspec.Raw, last: int) -> Frames:
+        """Where private data entered, let out the code of an error only: torch's texts show values."""
+        if not self.entered:
+            return frames
+        failure = msgspec.msgpack.decode(answer, type=Failure)
+        if failure.code == WorkerShut.code:
+            return failed(last, ending(self._desk.owner))
+        _log.warning("room %s of %s: %s: %.*r", self.name, self.client, failure.code, _MAX_LOGGED, failure.what)
+        kind = BY_CODE.get(failure.code, SyftError)
+        error = kind(
+            f"the room reports: {kind.code}",
+            where=self._desk.owner,
+            mend="Private data is in your room, so only the owner's log has the details.",
+        )
+        return failed(last, error)
+
+    def _denial(self, release: Release, decision: Decision) -> NotPermitted:
+        where, reason = self._desk.owner, decision.reason
+        match release:
+            case Get(object=object):
+                mend = "Ask the owner to let you: ptr.request(reason=...)."
+                return GetNotPermitted(f"object {object} may not leave: {reason}", where=where, mend=mend)
+            case Move(object=object, to=to):
+                mend = "Ask the owner of the data to allow it in the node's config."
+                return SendNotPermitted(f"object {object} may not go to {to}: {reason}", where=where, mend=mend)
+            case Shape():
+                mend = "Use a form with a fixed shape, such as torch.where or multiplication by a mask."
+                return NotPermitted(f"this shape may not be seen: {reason}", where=where, mend=mend)
+
+    # ---- calls to workers elsewhere ----
+
+    def introduce(self, message: Introduce) -> None:
+        """Remember how to reach a worker elsewhere for this room."""
+        self._peers[message.worker] = message
+
+    def _call(self, worker: str, frames: Frames) -> None:
+        """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
+        batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
+        last = batch.first + len(batch.messages) - 1
+        try:
+            entered = self._permit_call(worker)
+            batch.policies = tuple(entered)
+            self._link(worker).send(last, [msgspec.msgpack.encode(batch), *frames[1:]])
+        except SyftError as error:
+            if batch.asks:
+                self.room.answer_call(worker, self.refusal(error, last))
+
+    def _permit_call(self, worker: str) -> frozenset[Policy]:
+        """Judge whether the room may talk to ``worker``; write it down once for all that entered so far."""
+        entered = self.entered
+        if not entered:
+            return entered
+        release = Move(0, worker, Movement.OPEN)
+        before, decision = self._told.get(worker, (None, None))
+        if decision is None or before != entered:
+            decision = judge(release, self.client, self.name, entered)
+            self._desk.audit.append(
+                Entry(
+                    datetime.now(UTC),
+                    self.client,
+                    "call",
+                    decision.allowed,
+                    decision.reason,
+                    room=self.name,
+                    to=worker,
+                    policies=decision.policies,
+                )
+            )
+            self._told[worker] = entered, decision
+        if not decision.allowed:
+            raise SendNotPermitted(
+                f"what is in this room may not go to {worker}: {decision.reason}",
+                where=self._desk.owner,
+                mend="Compute with the two in rooms apart: connect once more.",
+            )
+        return entered
+
+    def _link(self, worker: str) -> Link:
+        link = self._links.get(worker)
+        if link is None:
+            peer = self._peers.get(worker)
+            if peer is None:
+                raise WorkerNotFound(
+                    f"{self.room.worker} has not been told where {worker!r} is",
+                    where=self.room.worker,
+                    mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
+                )
+
+            def arrived(frames: Frames) -> None:
+                answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
+                self.enter(answered.policies)
+                self._links[worker].acknowledge(answered.seq)
+                self.room.answer_call(worker, frames)
+
+            link = self._links[worker] = Link(
+                peer.address, self._dial(peer.worker, peer.address), peer.token, arrived, lambda gone: None
+            )
+        return link
+
+
+def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
+    """Mark an answer as made of data of these policies."""
+    answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
+    answered.policies = tuple(policies)
+    return [msgspec.msgpack.encode(answered), *frames[1:]]
+
+
+def _listing(id: int, offer: Offer) -> tuple[int, Meta, tuple[str, ...], str]:
+    return id, Meta.of(offer.value), offer.label.tags, offer.label.description
+
+
+def _matches(id: int, offer: Offer, query: tuple[str, ...]) -> bool:
+    return all(word == str(id) or offer.label.matches(word) for word in query)
