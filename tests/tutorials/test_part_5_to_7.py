@@ -165,6 +165,7 @@ def test_6_a_cnn_learns_digits_it_never_sees(
 # ---- 7: a federation of what a search finds ----
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # the tutorial's float(loss)
 def test_7_a_federation_of_what_the_grid_finds(sandbox: dict[str, Any]) -> None:
     torch.manual_seed(0)
     grid = sandbox["grid"]
