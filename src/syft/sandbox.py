@@ -84,7 +84,8 @@ of black people in a tract, on the assumption that segregation raises prices.
 def _load(name: str) -> Any:
     try:
         if name == "boston":
-            return _DataSet(*importlib.import_module("mlxtend.data").boston_housing_data(), _ABOUT_BOSTON)
+            data, target = importlib.import_module("mlxtend.data").boston_housing_data()
+            return _DataSet(data, target, _ABOUT_BOSTON)
         return getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")()
     except ImportError as error:
         raise Misuse(
