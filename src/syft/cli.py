@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from . import limits
-from .errors import NodeError
+from .errors import Misuse, NodeError
 
 try:
     import typer
     from rich.console import Console
 except ModuleNotFoundError as error:
     raise SystemExit(f"The syft command needs {error.name}: pip install 'syft-pointers[demo]'") from error
+
+if TYPE_CHECKING:
+    from .node.audit import Entry
+    from .node.requests import Requests
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -109,6 +114,126 @@ def certs_renew(folder: AuthorityFolder, name: Name, days: Days = limits.CERTIFI
     typer.echo(f"{bundle / certs.CERTIFICATE} is renewed.")
 
 
+ConfigFile = Annotated[Path, typer.Option("--config", help="The node's config.")]
+RequestId = Annotated[str, typer.Argument(metavar="ID", help="Of a request, as syft requests lists them.")]
+Note = Annotated[str, typer.Option(help="For the client.")]
+
+
+@app.command()
+def serve(
+    id: Annotated[str, typer.Option(help="The worker's name, as in its certificate.")],
+    certs: Annotated[Path, typer.Option(help="The worker's bundle, as syft certs issue made it.")],
+    config: ConfigFile,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where callers connect.")] = "127.0.0.1:7101",
+) -> None:
+    """Serve data to those whom the config allows, until Ctrl-C."""
+    with _needs_nodes():
+        from .node.config import Config
+        from .node.serve import serve
+
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+        node = Config.load(config, id)
+        typer.echo(f"{id}: data sets: {', '.join(data.name for data in node.data) or 'none'}")
+        typer.echo(f"{id}: audit log and requests are kept in {node.state}")
+        serve(node, listen, certs, lambda address: typer.echo(f"{id}: ready at {address}"))
+    typer.echo(f"{id}: stopped")
+
+
+@app.command()
+def status(config: ConfigFile) -> None:
+    """Show whether a node is up, and what it does."""
+    with _needs_nodes():
+        from .node.desk import read_status
+
+        node = read_status(_state(config))
+    typer.echo(f"{node.worker} at {node.address}, process {node.pid}, since {node.since:%Y-%m-%d %H:%M:%S} UTC")
+    typer.echo(f"offers: {', '.join(node.offers) or 'nothing'}")
+    typer.echo(f"rooms: {len(node.tenants)}")
+
+
+@app.command()
+def rooms(config: ConfigFile) -> None:
+    """List the clients' rooms at a node: since when, process, memory, and which data has entered."""
+    with _needs_nodes():
+        from .node.desk import memory_of, read_status
+
+        node = read_status(_state(config))
+    for tenant in node.tenants:
+        entered = ", ".join(tenant.entered) or "nothing private"
+        memory = f"{memory_of(tenant.pid) / 2**20:.0f} MiB"
+        typer.echo(f"{tenant.room}  {tenant.since:%Y-%m-%d %H:%M:%S}  {tenant.client}  {memory}  {entered}")
+
+
+@app.command()
+def audit(
+    config: ConfigFile,
+    client: Annotated[str | None, typer.Option(help="Only what this client asked.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="OWNER/DATA", help="Only where this data was concerned.")] = None,
+    denied: Annotated[bool, typer.Option("--denied", help="Only what was denied.")] = False,
+) -> None:
+    """Show what was asked to leave a node, and the answers."""
+    with _needs_nodes():
+        from .node.audit import Entry, Wanted
+        from .node.desk import audit_log
+
+        wanted = Wanted(client=client, data=data, allowed=False if denied else None)
+        for entry in audit_log(_state(config)).read(wanted):
+            typer.echo(_line_of(entry) if isinstance(entry, Entry) else f"line {entry.number} was cut off")
+
+
+@app.command()
+def requests(
+    config: ConfigFile,
+    all: Annotated[bool, typer.Option("--all", help="Also those that have been answered.")] = False,
+) -> None:
+    """List what clients ask to get, and wait for your answer to."""
+    with _needs_nodes():
+        queue = _requests(config)
+        for standing in queue.all() if all else queue.open():
+            asked = standing.request
+            what = f"{asked.dtype} {list(asked.shape)} from {', '.join(asked.policies)}"
+            time = f"{asked.time:%Y-%m-%d %H:%M:%S}"
+            typer.echo(f"{asked.id}  {time}  {standing.state}  {asked.client}  {what}  {asked.reason!r}")
+
+
+@app.command()
+def approve(id: RequestId, config: ConfigFile, note: Note = "") -> None:
+    """Let a client get the value that it asked for, as it was then."""
+    with _needs_nodes():
+        request = _requests(config).approve(id, note).request
+    typer.echo(f"{request.client} may get object {request.object}, as it was when asked for.")
+
+
+@app.command()
+def deny(id: RequestId, config: ConfigFile, note: Note = "") -> None:
+    """Refuse a request, for good; also one that was approved."""
+    with _needs_nodes():
+        request = _requests(config).deny(id, note).request
+    typer.echo(f"{request.client} may not get object {request.object}.")
+
+
+def _state(config: Path) -> Path:
+    """Return where the papers of a node are. Raises BadConfig."""
+    from .node.config import state_of
+
+    return state_of(config)
+
+
+def _requests(config: Path) -> Requests:
+    from .node.requests import Requests
+
+    return Requests(_state(config), "this node")
+
+
+def _line_of(entry: Entry) -> str:
+    """Write an audit entry on a line; texts in it may be a client's."""
+    answer = "allowed" if entry.allowed else "denied "
+    what = entry.what if entry.object is None else f"{entry.what} {entry.object}"
+    where = f" to {entry.to}" if entry.to and entry.to != entry.client else ""
+    line = f"{entry.time:%Y-%m-%d %H:%M:%S}  {answer}  {entry.client}  {what}{where}: {entry.reason}"
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
 @contextmanager
 def _needs_nodes() -> Iterator[None]:
     """End the command with one clear line where a package is missing or something is not set up."""
@@ -116,7 +241,7 @@ def _needs_nodes() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SystemExit(f"Nodes need {error.name}: pip install 'syft-pointers[nodes]'") from error
-    except NodeError as error:
+    except (NodeError, Misuse) as error:
         raise SystemExit(f"syft: {error}") from error
 
 

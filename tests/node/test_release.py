@@ -84,8 +84,15 @@ def test_all_that_entered_must_allow() -> None:
 
 def test_what_a_policy_does_not_name_is_denied() -> None:
     silent = Policy("bob", "heart", use=("*",))
-    for release in (Get(1), Shape(), Move(1, "agg", SEALED), Move(1, "bob", OPEN)):
+    for release in (Get(1), Shape(), Move(1, "agg", SEALED), Move(1, "alice", OPEN)):
         assert not judge(release, "carol", "room-1", [silent]).allowed
+
+
+def test_results_may_always_go_home() -> None:
+    silent = Policy("bob", "heart", use=("carol",))
+    assert judge(Move(1, "bob", OPEN), "carol", "room-1", [silent]).allowed
+    assert not judge(Move(1, "bob", OPEN), "dave", "room-1", [silent]).allowed
+    assert not judge(Move(1, "bob", OPEN), "carol", "room-1", [silent, lung]).allowed
 
 
 def test_anyone_is_anyone() -> None:

@@ -22,7 +22,6 @@ from ..messages import (
     Delegate,
     Delegated,
     Expect,
-    Found,
     Get,
     Give,
     Introduce,
@@ -31,7 +30,6 @@ from ..messages import (
     Put,
     Request,
     Retire,
-    Search,
     Value,
 )
 from ..wire import Meta, Reference
@@ -66,9 +64,9 @@ class NodeWorker(BaseWorker):
             ticket = secrets.token_hex(16)
             there._channel.request(Expect(ticket, self.id, message.as_id))
             return self._channel.request(replace(message, address=there.address, ticket=ticket))
-        found = cast(Found, self._channel.request(Search((str(message.id),)))).objects
-        value = cast(Value, self._channel.request(Get(message.id, None, message.user))).value
-        placed = there.request(Put(message.as_id, value, *(found[0][2:] if found else ())))
+        value = cast(Value, self._channel.request(Get(message.id, None, message.user)))
+        put = Put(message.as_id, value.value, value.tags, value.description, value.allowed)
+        placed = there.request(put)
         if message.take_as is not None:
             self._channel.request(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
         return placed

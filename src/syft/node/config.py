@@ -134,9 +134,8 @@ class Config(NamedTuple):
         contents = _read(file)
         for key, problem in _problems(contents, file.parent, owner):
             wrong(file, key, problem)
-        state = file.parent / (contents.state or f"{file.stem}-state")
         peers = {peer.name: parse_address(peer.address) for peer in contents.peers}
-        return cls(file, owner, contents.data, peers, contents.limits, state)
+        return cls(file, owner, contents.data, peers, contents.limits, _state(file, contents))
 
     def path(self, data: DataSet) -> Path:
         """Return where the file of a data set is."""
@@ -145,6 +144,15 @@ class Config(NamedTuple):
     def policy(self, data: DataSet) -> Policy:
         """Return what the owner allows."""
         return Policy(self.owner, data.name, data.use, data.get, data.move, data.shapes)
+
+
+def state_of(file: Path) -> Path:
+    """Return where the papers of the node with this config are. Raises BadConfig."""
+    return _state(file, _read(file))
+
+
+def _state(file: Path, contents: Contents) -> Path:
+    return file.parent / (contents.state or f"{file.stem}-state")
 
 
 def wrong(file: Path, key: str, problem: str) -> NoReturn:

@@ -102,6 +102,15 @@ def read_status(state: Path) -> Status:
     raise Misuse(f"no node is running on {state}", mend="Start it: syft serve ...")
 
 
+def memory_of(pid: int) -> int:
+    """Return how many bytes of memory a process has to itself; 0 if it is gone."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _locked(state: Path) -> IO[str]:
     """Make the folder and take hold of it. Raises BadConfig."""
     try:

@@ -180,11 +180,10 @@ class Session:
 
         instead: list[msgspec.Raw] = []
         try:
-            decision = tenancy.decide(release)
-            if decision.allowed and not decision.request:
+            decision = tenancy.permit(release)
+            if not decision.request:
                 tenancy.room.send(frames, last, receive)
                 return
-            tenancy.permit(release)
             answer = self._gate.approved(decision.request, last)
             if message.take_as is not None:
                 instead.append(_retire(message.id, message.take_as))
@@ -330,7 +329,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         tenancy = session.tenancy
         with self._lock:
             self._sessions.pop(key, None)
-            if key in self._delegates:
+            if key in self._delegates or tenancy not in self._tenancies:
                 return
             self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
             self._tickets = {k: t for k, t in self._tickets.items() if t.tenancy is not tenancy}
@@ -379,6 +378,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         tenancy = session.tenancy
         try:
             release = Move(message.id, message.to, Movement.OPEN)
+            tenancy.permit(release)
             taken = _ask(tenancy.room, Get(message.id, None, message.user))
             taken = tenancy.let_out(b"get", release, taken, last)
             value = sealed_value(taken)

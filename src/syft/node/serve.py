@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -43,6 +44,7 @@ def _serve(config: Config, listen: str, bundle: Bundle, nursery: Nursery, ready:
     # Only now: a process that has imported gRPC must not be forked, and no room inherits the owner's data.
     from concurrent.futures import ThreadPoolExecutor
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its errors is told in our own
     import grpc
 
     from .. import limits

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import grpc
 import msgspec
+from msgspec.structs import replace
 
 from .. import wire
 from ..errors import (
@@ -145,7 +146,10 @@ class Tenancy:
         return decision
 
     def let_out(self, asked: bytes, release: Release, frames: Frames, last: int, query: tuple[str, ...] = ()) -> Frames:
-        """Return what the caller gets of the room's answer to a message of the tag ``asked``."""
+        """Return what the caller gets of the room's answer to a message of the tag ``asked``.
+
+        A release of a value has been permitted, and noted, when it was asked for.
+        """
         tag = b""
         try:
             answer = msgspec.msgpack.decode(frames[0], type=SealedAnswered).answer
@@ -158,13 +162,23 @@ class Tenancy:
                 return wire.encode(Answered(last, Done()))
             if tag == b"found":
                 return wire.encode(Answered(last, self._found(msgspec.msgpack.decode(answer, type=Found), query)))
-            if tag == b"value" or self.entered:
+            if tag == b"value":
+                self._check_still(release)
+            elif self.entered:
                 self.permit(release)
             return frames
         except (SyftError, msgspec.DecodeError) as error:
             if tag == b"placed" and isinstance(error, NotPermitted):
                 return wire.encode(Answered(last, Done()))
             return self.refusal(error, last)
+
+    def _check_still(self, release: Release) -> None:
+        """Refuse what was permitted before more data entered. Raises NotPermitted, AuditFailed."""
+        decision = self.decide(release)
+        if not decision.allowed or decision.request:  # what was approved by hand is another value
+            refused = replace(decision, allowed=False, reason="more private data entered meanwhile")
+            self.note(release, refused)
+            raise self._denial(release, refused)
 
     def refusal(self, error: Exception, last: int) -> Frames:
         """Return the answer that a message failed for a reason of the gate's own."""

@@ -1,0 +1,450 @@
+"""An owner's data at a node: who may use it, what of it leaves, and what the owner sees and says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import syft as sy
+from syft.errors import (
+    AuditFailed,
+    GetNotPermitted,
+    LimitExceeded,
+    Misuse,
+    NotPermitted,
+    OperatorFailed,
+    SendNotPermitted,
+    SyftError,
+    WorkerShut,
+)
+from syft.node.audit import AuditLog, Wanted
+
+pytestmark = pytest.mark.in_process
+
+VALUES = np.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]], dtype=np.float32)
+
+CONFIG = """
+[[data]]
+name = "heart"
+path = "x.npz"
+tags = ["#cardiology"]
+description = "blood pressure"
+use = ["me"]
+
+[[data]]
+name = "free"
+path = "x.npz"
+use = ["*"]
+get = ["me"]
+
+[[data]]
+name = "shaped"
+path = "x.npz"
+use = ["me"]
+shapes = ["me"]
+
+[[data]]
+name = "movable"
+path = "x.npz"
+use = ["me"]
+move = { lab = "open" }
+
+[[data]]
+name = "hidden"
+path = "x.npz"
+use = ["dave"]
+get = ["dave"]
+
+[[peers]]
+name = "lab"
+address = "127.0.0.1:7102"
+
+[limits]
+clients = 12
+room_objects = 50
+grace_seconds = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def owner(start, tmp_path_factory):
+    """A node with data, and one without."""
+    folder = tmp_path_factory.mktemp("ward")
+    np.savez(folder / "x.npz", x=VALUES)
+    (folder / "ward.toml").write_text(CONFIG)
+    return SimpleNamespace(
+        ward=start("ward", folder / "ward.toml"),
+        lab=start("lab"),
+        config=folder / "ward.toml",
+        state=folder / "ward-state",
+    )
+
+
+@pytest.fixture
+def ward(owner, authority):
+    return sy.connect(owner.ward.address, certs=authority / "me")
+
+
+@pytest.fixture
+def lab(owner, authority):
+    return sy.connect(owner.lab.address, certs=authority / "me")
+
+
+def data(worker, name):
+    (found,) = worker.search(f"#{name}")
+    return found
+
+
+def command(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "syft.cli", *map(str, args)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# ---- what may be found and used ----------------------------------------------------------------
+
+
+def test_search_finds_what_one_may_use_and_brings_nothing_in(ward):
+    found = {tag for x in ward.search() for tag in x.tags}
+    assert found == {"#heart", "#cardiology", "#free", "#shaped", "#movable", "#x"}
+    x = data(ward, "cardiology")
+    assert x.shape == (3, 2) and x.dtype == torch.float32 and x.description == "blood pressure"
+    assert ward.search("#heart")[0].id_at_location == x.id_at_location
+    assert torch.equal(sy.send(torch.ones(2), ward).get(), torch.ones(2))
+
+
+def test_what_may_be_got_is_got(ward):
+    x = data(ward, "free")
+    assert torch.equal((x * 2).get(), torch.from_numpy(VALUES) * 2)
+    assert x.sum().item() == VALUES.sum() and bool((x > 5).any())
+    assert x[x > 0].shape == (4,)
+
+
+def test_ids_of_owners_data_are_each_sessions_own(owner, ward, authority):
+    x = data(ward, "free")
+    other = sy.connect(owner.ward.address, certs=authority / "me")
+    assert data(other, "free").id_at_location != x.id_at_location
+
+
+# ---- what may not leave ------------------------------------------------------------------------
+
+
+def test_neither_values_nor_numbers_of_them_leave(ward):
+    x = data(ward, "heart")
+    y = x @ x.t()
+    for take in (
+        y.get, y.tolist, y.numpy, y.copy().get, lambda: y.sum().item(), lambda: bool(y.sum() > 0),
+        lambda: float(y[0, 0]), lambda: torch.equal(x, x),
+    ):  # fmt: skip
+        with pytest.raises(NotPermitted):
+            take()
+    with pytest.raises(GetNotPermitted, match=r"ward/heart: me may not get results.*\n.*request\(reason=") as refused:
+        y.get()
+    assert "ward" in str(refused.value)
+    assert "-2" not in repr(y) and y.shape == (3, 3)
+    assert (y + 1).shape == (3, 3)  # it is still there: a get that is refused changes nothing
+
+
+def test_shapes_that_depend_on_values_need_a_yes_of_their_own(owner, ward, authority):
+    x = data(ward, "heart")
+    with pytest.raises(NotPermitted, match="shape"):
+        x[x > 0]
+    with pytest.raises(NotPermitted, match="shape"):
+        x.nonzero()
+    again = sy.connect(owner.ward.address, certs=authority / "me")
+    shaped = data(again, "shaped")
+    assert shaped[shaped > 0].shape == (4,)
+    with pytest.raises(GetNotPermitted):
+        shaped[shaped > 0].get()
+
+
+def test_own_data_beside_private_data_is_judged_like_it(ward):
+    own = sy.send(torch.zeros(3, 2), ward)
+    before = own.copy().get()
+    assert torch.equal(before, torch.zeros(3, 2))
+    data(ward, "heart").sum()
+    with pytest.raises(GetNotPermitted):
+        own.get()
+
+
+def _copy(x, own):
+    return own.copy_(x)
+
+
+def _add_in_place(x, own):
+    own += x
+    return own
+
+
+def _view(x, own):
+    own.view(-1)[:4].copy_(x.reshape(-1)[:4])
+    return own.view(6)
+
+
+def _out(x, own):
+    torch.add(own, x, out=own)
+    return own
+
+
+def _gradient(x, own):
+    weight = own.clone().requires_grad_()
+    (weight * x).sum().backward()
+    return weight.grad
+
+
+def _shape_changed(x, own):
+    return own.copy_(x).t_()
+
+
+def _two(x, own):
+    values, _ = (x + own).max(dim=0)
+    return values
+
+
+def _resized(x, own):
+    return own.copy_(x)[1:].clone().resize_(6)
+
+
+LAUNDERINGS = {
+    "copy_": _copy,
+    "in place": _add_in_place,
+    "cat": lambda x, own: torch.cat([own, x])[3:],
+    "foreach": lambda x, own: torch._foreach_add([own], [x])[0],
+    "index": lambda x, own: own.index_copy_(0, sy.send(torch.arange(3), own.location), x),
+    "where": lambda x, own: torch.where(own == 0, x, own),
+    "view": _view,
+    "out": _out,
+    "autograd": _gradient,
+    "shape in place": _shape_changed,
+    "two results": _two,
+    "resized": _resized,
+    "dtype": lambda x, own: x.view(torch.int32) + own.int(),
+    "detached": lambda x, own: x.detach().clone().data,
+    "only own": lambda x, own: own + (x.sum() * 0),
+}
+
+
+@pytest.mark.parametrize("launder", LAUNDERINGS.values(), ids=LAUNDERINGS.keys())
+def test_no_way_of_computing_turns_a_no_into_a_yes(owner, authority, launder):
+    worker = sy.connect(owner.ward.address, certs=authority / "me")
+    result = launder(data(worker, "heart"), sy.send(torch.zeros(3, 2), worker))
+    for take in (result.get, result.tolist, lambda: result.sum().item(), lambda: bool(result.any())):
+        with pytest.raises(GetNotPermitted):
+            take()
+    result.tag("#mine").describe("free")
+    with pytest.raises(NotPermitted):
+        worker.search("#mine")
+    worker.shut()
+
+
+def test_torchs_words_stay_and_the_code_of_an_error_leaves(ward):
+    x = data(ward, "heart")
+    table = sy.send(torch.arange(2.0), ward)
+    wrong = table.index_select(0, (x[1] * 1000).long())
+    with pytest.raises(GetNotPermitted):
+        wrong.get()
+    with pytest.raises(SyftError) as refused:
+        wrong.reference()
+    assert refused.value.code.startswith("operator") and "3000" not in str(refused.value)
+    assert isinstance(refused.value, OperatorFailed)
+
+
+# ---- to other workers --------------------------------------------------------------------------
+
+
+def test_moves_go_where_the_policy_says_and_it_goes_along(ward, lab):
+    with pytest.raises(SendNotPermitted, match="ward/heart: results may not move to lab"):
+        data(ward, "heart").sum(dim=0).move(lab)
+
+
+def test_what_has_moved_is_held_to_the_policy_there(owner, authority, ward, lab):
+    there = (data(ward, "movable") + 1).move(lab)
+    assert there.location is lab and there.shape == (3, 2)
+    assert (there * 2).shape == (3, 2)
+    with pytest.raises(GetNotPermitted, match="ward/movable"):
+        (there * 2).get()
+    with pytest.raises(GetNotPermitted):
+        sy.send(torch.ones(1), lab).get()
+
+
+def test_to_a_worker_of_the_callers_own_process_it_is_a_get(ward):
+    with pytest.raises(GetNotPermitted):
+        data(ward, "heart").sum().move(sy.VirtualWorker(id="mine"))
+
+
+def test_chains_leave_no_way_around(ward, lab):
+    chained = data(ward, "heart").sum().send(lab)
+    doubled = chained + chained
+    inner = doubled.get()  # a pointer
+    assert inner.location is ward
+    with pytest.raises(GetNotPermitted):
+        inner.get()
+    with pytest.raises(NotPermitted):
+        (chained * 3).item()
+    with pytest.raises(SendNotPermitted, match="results may not move to lab"):
+        chained.remote_get()
+
+
+def test_what_a_worker_fetched_along_a_chain_is_held_to_the_policy_there(ward, lab):
+    chained = data(ward, "movable").sum(dim=0).send(lab)
+    chained.remote_get()
+    assert chained.location is lab and chained.shape == (2,)
+    with pytest.raises(GetNotPermitted, match="ward/movable"):
+        chained.get()
+
+
+def test_a_room_with_private_data_talks_to_no_worker_that_may_not_have_it(ward, lab):
+    own = sy.send(torch.zeros(2), lab).send(ward)  # at ward, a pointer to lab
+    assert (own + 1).get().get().tolist() == [1.0, 1.0]
+    one = data(ward, "heart").sum()
+    with pytest.raises(NotPermitted):
+        (own + one).get().get()
+
+
+# ---- by hand -----------------------------------------------------------------------------------
+
+
+def test_an_owner_says_yes_to_the_value_as_it_was(owner, ward):
+    mean = data(ward, "heart").mean()
+    id = mean.request(reason="the mean, for the paper")
+    with pytest.raises(GetNotPermitted):
+        mean.get()
+    listed = command("requests", "--config", owner.config).stdout
+    assert id in listed and "me" in listed and "the mean, for the paper" in listed and "ward/heart" in listed
+    mean.copy_(data(ward, "heart")[0, 0])  # too late
+    answer = command("approve", id, "--config", owner.config)
+    assert answer.returncode == 0 and "may get" in answer.stdout
+    assert mean.item() == pytest.approx(VALUES.mean())
+    assert mean.get().item() == pytest.approx(VALUES.mean())
+    with pytest.raises(GetNotPermitted):
+        data(ward, "heart").mean().get()
+    (entry,) = [e for e in AuditLog(owner.state / "audit.jsonl").read(Wanted(allowed=True)) if e.request == id][:1]
+    assert entry.client == "me" and entry.policies == ("ward/heart",)
+
+
+def test_an_owner_says_no(owner, ward):
+    total = data(ward, "heart").sum()
+    id = total.request(reason="please")
+    assert command("deny", id, "--config", owner.config).returncode == 0
+    with pytest.raises(GetNotPermitted):
+        total.get()
+    again = command("approve", id, "--config", owner.config)
+    assert again.returncode == 1 and "denied already" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_requests_that_mean_nothing_are_refused(ward):
+    with pytest.raises(Misuse, match="no node"):
+        sy.send(torch.ones(1), sy.VirtualWorker(id="mine")).request(reason="why not")
+    with pytest.raises(Misuse, match=r"x\.get\(\)"):
+        sy.send(torch.ones(1), ward).request(reason="why not")
+
+
+# ---- written down ------------------------------------------------------------------------------
+
+
+def test_every_release_and_its_answer_is_in_the_audit_log(owner, ward):
+    x = data(ward, "free").sum()
+    x.item()
+    secret = data(ward, "heart").sum()
+    with pytest.raises(GetNotPermitted):
+        secret.get()
+    log = AuditLog(owner.state / "audit.jsonl")
+    allowed = [e for e in log.read(Wanted(allowed=True)) if e.object == x.id_at_location]
+    denied = [e for e in log.read(Wanted(allowed=False)) if e.object == secret.id_at_location]
+    assert [(e.client, e.what, e.policies) for e in allowed] == [("me", "get", ("ward/free",))]
+    assert [(e.client, e.what, e.policies) for e in denied] == [("me", "get", ("ward/free", "ward/heart"))]
+    shown = command("audit", "--config", owner.config, "--denied").stdout
+    assert f"denied   me  get {secret.id_at_location}: ward/heart: me may not get results" in shown
+    assert str(x.id_at_location) not in shown
+
+
+def test_what_cannot_be_written_down_does_not_leave(owner, ward):
+    x = data(ward, "free").sum()
+    log = owner.state / "audit.jsonl"
+    log.chmod(0o644)  # the log refuses files that others can read
+    try:
+        with pytest.raises(AuditFailed):
+            x.get()
+    finally:
+        log.chmod(0o600)
+    assert x.item() == VALUES.sum()
+
+
+# ---- limits and the command line ---------------------------------------------------------------
+
+
+def test_limits_of_the_config_hold(owner, ward):
+    held = [sy.send(torch.ones(1), ward) for _ in range(60)]
+    with pytest.raises(LimitExceeded, match="50 objects"):
+        held[-1].get()
+    assert held[0].get().item() == 1
+
+
+def test_status_and_rooms(owner, ward):
+    data(ward, "heart").sum().request(reason="to be sure that it is there")
+    status = command("status", "--config", owner.config)
+    assert status.returncode == 0 and owner.ward.address in status.stdout and "heart/x" in status.stdout
+    assert re.search(r"  me  \d+ MiB  ward/heart$", command("rooms", "--config", owner.config).stdout, re.MULTILINE)
+
+
+def test_serve_says_when_it_is_ready_and_stops_on_request(authority, tmp_path, owner):
+    config = tmp_path / "carol.toml"
+    config.touch()
+    command("certs", "issue", authority, "carol", "--host", "127.0.0.1", "--force")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(
+            [
+                *(sys.executable, "-m", "syft.cli", "serve", "--id", "carol", "--listen", "127.0.0.1:0"),
+                *("--certs", str(authority / "carol"), "--config", str(config)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process:
+            lines = [process.stdout.readline() for _ in range(3)]
+            address = lines[-1].removeprefix("carol: ready at ").strip()
+            worker = sy.connect(address, certs=authority / "me")
+            assert sy.send(torch.ones(2), worker).sum().item() == 2
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+            assert (process.returncode, out, err) == (0, "carol: stopped\n", "")
+            with pytest.raises(WorkerShut):
+                sy.send(torch.ones(2), worker).get()
+    stopped = command("status", "--config", config)
+    assert stopped.returncode == 1 and "no node is running" in stopped.stderr
+
+
+def test_serve_ends_with_one_clear_line_when_something_is_wrong(authority, tmp_path, owner):
+    config = tmp_path / "carol.toml"
+    config.touch()
+    bad = tmp_path / "bad.toml"
+    bad.write_text('[[data]]\nname = "a"\npath = "missing.csv"\n')
+    command("certs", "issue", authority, "carol", "--host", "127.0.0.1", "--force")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        good = {"--id": "carol", "--listen": f"127.0.0.1:{port}", "--certs": authority / "carol", "--config": config}
+        for wrong, words in (
+            ({}, "nothing can listen"),
+            ({"--config": bad}, "data[0].path"),
+            ({"--config": tmp_path / "none.toml"}, "cannot be read"),
+            ({"--certs": tmp_path}, "cert"),
+            ({"--id": "dora"}, "carol's, not dora's"),
+            ({"--config": owner.config, "--listen": "127.0.0.1:0"}, "another node uses"),
+        ):
+            args = [str(word) for pair in (good | wrong).items() for word in pair]
+            result = command("serve", *args)
+            assert result.returncode == 1
+            assert words in result.stderr and "Traceback" not in result.stderr
+            assert len(result.stderr.strip().splitlines()) <= 2
