@@ -33,7 +33,7 @@ from ..messages import (
     Value,
 )
 from ..wire import Meta, Reference
-from ..workers import BaseWorker, forget_worker, get_worker
+from ..workers import BaseWorker, forget_worker, get_worker, known_workers
 from .certs import AUTHORITY, CERTIFICATE, KEY, Bundle, name_in, tls_name
 from .channel import Channel
 from .link import CALLER_OPTIONS, Link
@@ -100,7 +100,7 @@ class NodeWorker(BaseWorker):
         """Leave the node; what you have there is freed."""
         atexit.unregister(self._channel.close)
         self._channel.close()
-        if get_worker(self.id) is self:
+        if self in known_workers():
             forget_worker(self.id)
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 2 * limits.PACKET_BYTES),
     ("grpc.keepalive_time_ms", 1000 * limits.KEEPALIVE_SECONDS),
     ("grpc.keepalive_timeout_ms", 1000 * limits.KEEPALIVE_TIMEOUT),
+    ("grpc.http2.ping_timeout_ms", 1000 * limits.KEEPALIVE_TIMEOUT),
     ("grpc.http2.max_pings_without_data", 0),  # no end to asking while nothing else is said
     ("grpc.http2.min_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
 ]

@@ -1,0 +1,180 @@
+"""Connections that drop: nothing is lost, nothing runs twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+import syft as sy
+from syft import limits
+from syft.errors import WorkerShut
+
+from .conftest import SHORT_GRACE, until
+from .proxy import at_random
+
+pytestmark = pytest.mark.in_process
+
+BIG = 16 << 20  # elements: 64 MiB
+
+
+@pytest.fixture
+def bob(proxy, authority):
+    bob = sy.connect(proxy.address, certs=authority / "me")
+    yield bob
+    bob.shut()
+
+
+def test_cut_while_idle(proxy, bob):
+    x = sy.send(torch.arange(3.0), bob)
+    assert x.sum().item() == 3
+    times = []
+    for _ in range(5):
+        proxy.cut()
+        start = time.monotonic()
+        assert (x + 1).sum().item() == 6
+        times.append(time.monotonic() - start)
+    assert proxy.opened >= 6
+    print(f"back after a cut while idle: {max(times) * 1000:.0f} ms at most")
+
+
+@pytest.mark.parametrize("place", ["up_before", "up_within", "up_after", "down_before", "down_within", "down_after"])
+def test_ten_thousand_additions_are_ten_thousand(proxy, bob, place):
+    counter = sy.send(torch.zeros((), dtype=torch.int64), bob)
+    assert counter.sum().item() == 0
+    proxy.fault = at_random(7, **{place: 0.05})
+    for step in range(1, 10_001):
+        counter.add_(1)
+        if step % 100 == 0:
+            assert counter.clone().get().item() == step
+    proxy.fault = at_random(0)
+    assert counter.get().item() == 10_000
+    assert proxy.cuts >= 5
+    print(f"{place}: {proxy.cuts} cuts; operators lost or run twice: 0")
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_cut_during_a_large_transfer(proxy, bob, direction):
+    value = torch.arange(BIG, dtype=torch.int32)
+    x = sy.send(torch.zeros(()), bob)
+    x.add(1).get()
+    passed = 0
+
+    def once_half_is_through(towards):
+        nonlocal passed
+        passed += towards == direction
+        return "within" if towards == direction and passed == 300 else None
+
+    proxy.fault = once_half_is_through
+    there = sy.send(value, bob)
+    there.add_(1)
+    assert torch.equal(there.get(), value + 1)
+    assert proxy.cuts == 1
+
+
+def test_training_through_faults_at_one_percent_of_packets(proxy, bob):
+    def train(place):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+        x, y = place(torch.randn(64, 20)), place(torch.randint(5, (64,)))
+        model = place(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        losses = []
+        for _ in range(50):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return model, losses
+
+    local, losses = train(lambda t: t)
+    proxy.fault = at_random(3, up_before=0.01, up_after=0.01, down_before=0.01)
+    remote, remote_losses = train(lambda t: sy.send(t, bob))
+    remote = sy.get(remote)
+    proxy.fault = at_random(0)
+    assert losses == remote_losses
+    assert all(torch.equal(a, b) for a, b in zip(local.parameters(), remote.parameters(), strict=True))
+    assert proxy.cuts >= 3
+    print(f"{proxy.cuts} cuts in 50 steps; operators lost or run twice: 0")
+
+
+def test_past_the_grace_period_pointers_say_so_and_the_room_is_gone(hasty_proxy, hasty, authority):
+    before = set(hasty.rooms())
+    bob = sy.connect(hasty_proxy.address, certs=authority / "me")
+    x = sy.send(torch.ones(3), bob)
+    assert x.sum().item() == 3
+    (room,) = set(hasty.rooms()) - before
+    hasty_proxy.refuses = True
+    hasty_proxy.cut()
+    took = until(lambda: room not in hasty.rooms())
+    assert SHORT_GRACE - 0.5 < took < SHORT_GRACE + 3
+    with pytest.raises(WorkerShut, match="is lost"):
+        x.sum().item()
+    with pytest.raises(WorkerShut, match=r"is lost(.|\n)*Connect again"):
+        x + 1
+    hasty_proxy.refuses = False
+    again = sy.connect(hasty_proxy.address, certs=authority / "me")
+    assert sy.send(torch.ones(3), again).sum().item() == 3
+    again.shut()
+
+
+def test_who_comes_back_too_late_is_told(hasty_proxy, hasty, authority, monkeypatch):
+    before = set(hasty.rooms())
+    bob = sy.connect(hasty_proxy.address, certs=authority / "me")
+    x = sy.send(torch.ones(3), bob)
+    assert x.sum().item() == 3
+    (room,) = set(hasty.rooms()) - before
+    monkeypatch.setattr(bob._channel.carrier, "_grace", 60.0)
+    hasty_proxy.refuses = True
+    hasty_proxy.cut()
+    until(lambda: room not in hasty.rooms())
+    hasty_proxy.refuses = False
+    with pytest.raises(WorkerShut, match="away for longer"):
+        x.sum().item()
+
+
+def test_a_half_open_connection_is_noticed(proxy, node, authority):
+    bob = sy.connect(proxy.address, certs=authority / "me")
+    x = sy.send(torch.ones(3), bob)
+    assert x.sum().item() == 3
+    proxy.half_open()
+    start = time.monotonic()
+    assert x.sum().item() == 3
+    took = time.monotonic() - start
+    assert took < limits.KEEPALIVE_SECONDS + limits.KEEPALIVE_TIMEOUT + 5
+    print(f"back after a half-open connection: {took:.1f} s")
+    bob.shut()
+
+
+def test_a_slow_connection_is_no_fault(proxy, bob):
+    proxy.pace = 4e6  # bytes a second
+    value = torch.randn(1 << 20)
+    there = sy.send(value, bob)
+    there.mul_(2)
+    assert torch.equal(there.get(), value * 2)
+    assert proxy.opened == 2  # one to learn the name, one for all else
+
+
+def test_several_threads_of_one_caller(proxy, bob):
+    proxy.fault = at_random(11, up_within=0.02, down_within=0.02)
+    sums: dict[int, float] = {}
+
+    def work(number):
+        x = sy.send(torch.zeros(()), bob)
+        for _ in range(300):
+            x.add_(1)
+            if _ % 30 == 0:
+                x.clone().get()
+        sums[number] = x.get().item()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    proxy.fault = at_random(0)
+    assert sums == dict.fromkeys(range(4), 300.0)
