@@ -22,7 +22,7 @@ def main() -> None:
     torch.set_num_threads(1)
     wanted = sys.argv[1:]
     columns = ("what", "ours", "asked", "floor", "peers (measured once, on a like machine)")
-    table = Table(*columns, title="syft, in process")
+    table = Table(*columns, title="syft")
     for row in ROWS:
         if not wanted or any(word in row.name for word in wanted):
             ours, floor = row.measure()

@@ -14,6 +14,7 @@ from torch import nn
 
 import syft as sy
 
+from . import nodes
 from .timing import medians, ratio
 
 sy.TorchHook(torch)
@@ -82,6 +83,25 @@ def step_resident() -> tuple[float, str]:
     model.send(bob)
     data_p, target_p = data.send(bob), target.send(bob)
     return ratio(lambda: step(data_p, target_p), lambda: local_step(data, target), rounds=31), "1 (the local step)"
+
+
+def step_at_a_node() -> tuple[float, str]:
+    _, local_step, data, target = _training()
+    model, step, _, _ = _training()
+    with nodes.running() as (bob, _, _):
+        model.send(bob)
+        data_p, target_p = data.send(bob), target.send(bob)
+
+        def steps() -> None:
+            for _ in range(10):
+                step(data_p, target_p)
+            next(model.parameters())[0, 0].item()
+
+        def local_steps() -> None:
+            for _ in range(10):
+                local_step(data, target)
+
+        return ratio(steps, local_steps, rounds=15), "1 (the local step)"
 
 
 def step_travelling() -> tuple[float, str]:
@@ -171,5 +191,14 @@ ROWS = [
     Row("move of 64 MiB, bob to alice", "%", "80 % of clone's speed", lambda r: r >= 80, "PySyft 7 %", move),
     Row("local x + x after the hook", "times", "unchanged", lambda r: r <= 1.05, "PySyft 1.7", local_untouched),
     Row("memory after 1,000,000 operators", "MiB more", "flat", lambda r: r < 2, "PySyft grows", memory),
+    Row("node: operator, not fetched", "us", "15 us or less", lambda r: r <= 15,
+        "rgpu 166; torch RPC 175-318; Monarch 1,007", nodes.operator),
+    Row("node: get of one element", "times", "2 times a gRPC round trip or less", lambda r: r <= 2,
+        "", nodes.get),
+    Row("node: put of 64 MiB", "%", "80 % of gRPC's stream", lambda r: r >= 80, "", nodes.put),
+    Row("node: get of 64 MiB", "%", "80 % of gRPC's stream", lambda r: r >= 80, "", nodes.fetch),
+    Row("node: bob to alice, 64 MiB", "%", "80 % of gRPC's stream", lambda r: r >= 80, "", nodes.move),
+    Row("node: SGD step, MLP 784-128-10, batch 64", "times", "3.5 times the local step or less", lambda r: r <= 3.5,
+        "torch RPC 13-20; rgpu 24; PySyft 40; Monarch 110", step_at_a_node),
     Row("import syft, over import torch", "ms", "150 ms or less", lambda r: r <= 150, "", import_time),
 ]  # fmt: skip
