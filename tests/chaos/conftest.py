@@ -61,11 +61,11 @@ class Node:
 
     def files(self) -> int:
         """Return how many files it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def threads(self) -> int:
         """Return how many threads it has."""
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def memory(self, pid: int | None = None) -> int:
         """Return the resident bytes of it, or of one of its rooms."""

@@ -80,7 +80,7 @@ def test_a_client_that_ends_leaves_at_once(node, authority):
     before = set(node.rooms())
     client = subprocess.run(
         [sys.executable, "-c", _CLIENT, node.address, str(authority / "me")],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert (client.returncode, client.stdout, client.stderr) == (0, "1000.0\n", "")
     until(lambda: set(node.rooms()) <= before, 2)
@@ -114,6 +114,21 @@ def test_a_node_that_is_killed_in_the_middle_of_a_move(start, node, authority):
     print(f"told after {time.monotonic() - start_of_end:.1f} s: {failures[0]}")
     assert x.sum().item() == 8 << 20
     bob.shut()
+
+
+def test_a_node_along_a_chain_that_is_killed_is_told_to_whoever_asks(start, node, authority):
+    dave_node = start("dave", SHORT_GRACE)
+    bob, dave = (sy.connect(n.address, certs=authority / "me") for n in (node, dave_node))
+    p = sy.send(torch.ones(3), dave).send(bob)
+    assert (p + 1).get().get().tolist() == [2, 2, 2]
+    dave_node.process.kill()
+    dave_node.process.wait()
+    dave_node.process.stdout.close()
+    with pytest.raises(WorkerShut, match="is lost"):
+        (p + 1).sum().get().get()
+    assert sy.send(torch.ones(3), bob).sum().item() == 3
+    bob.shut()
+    del dave
 
 
 def test_a_node_that_stops_says_so_and_writes_nothing_else(start, authority):
@@ -184,8 +199,9 @@ def test_a_caller_far_ahead_waits(node, authority):
 
     def run_ahead():
         nonlocal steps
-        for steps in range(100_000):
+        for _ in range(100_000):
             x.add_(1)
+            steps += 1
         done.set()
 
     runner = threading.Thread(target=run_ahead)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -74,7 +75,7 @@ class Tenancy:
         self._desk, self._dial, self._changed = desk, dial, changed
         self._lock = threading.RLock()
         self._peers: dict[str, Introduce] = {}
-        self._links: dict[str, Link] = {}
+        self._lines: dict[str, _Line] = {}
         self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
         # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
         self._offered = {
@@ -94,8 +95,8 @@ class Tenancy:
     def close(self) -> None:
         """End the room, hang up its calls, and forget the values that it asked to get."""
         self.room.close()
-        for link in self._links.values():
-            link.close()
+        for line in list(self._lines.values()):
+            line.close()
         self._desk.requests.withdraw(self.name)
 
     # ---- what enters ----
@@ -250,14 +251,16 @@ class Tenancy:
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
         batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
-        last = batch.first + len(batch.messages) - 1
+        line = self._lines.get(worker)
+        if line is None:
+            line = self._lines[worker] = _Line(self, worker)
         try:
-            entered = self._permit_call(worker)
-            batch.policies = tuple(entered)
-            self._link(worker).send(last, [msgspec.msgpack.encode(batch), *frames[1:]])
+            batch.policies = tuple(self._permit_call(worker))
+            if line.link is None:
+                line.link = self._open(worker, line)
         except SyftError as error:
-            if batch.asks:
-                self.room.answer_call(worker, self.refusal(error, last))
+            line.lose(error)
+        line.send(batch, frames)
 
     def _permit_call(self, worker: str) -> frozenset[Policy]:
         """Judge whether the room may talk to ``worker``; write it down once for all that entered so far."""
@@ -289,27 +292,65 @@ class Tenancy:
             )
         return entered
 
-    def _link(self, worker: str) -> Link:
-        link = self._links.get(worker)
-        if link is None:
-            peer = self._peers.get(worker)
-            if peer is None:
-                raise WorkerNotFound(
-                    f"{self.room.worker} has not been told where {worker!r} is",
-                    where=self.room.worker,
-                    mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
-                )
-
-            def arrived(frames: Frames) -> None:
-                answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
-                self.enter(answered.policies)
-                self._links[worker].acknowledge(answered.seq)
-                self.room.answer_call(worker, frames)
-
-            link = self._links[worker] = Link(
-                peer.address, self._dial(peer.worker, peer.address), peer.token, arrived, lambda gone: None
+    def _open(self, worker: str, line: _Line) -> Link:
+        peer = self._peers.get(worker)
+        if peer is None:
+            raise WorkerNotFound(
+                f"{self.room.worker} has not been told where {worker!r} is",
+                where=self.room.worker,
+                mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
             )
-        return link
+        return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, line.arrived, line.lose)
+
+
+class _Line:
+    """A room's way to one worker elsewhere. Once a batch is lost so is the way: every question gets the error."""
+
+    def __init__(self, tenancy: Tenancy, worker: str) -> None:
+        self._tenancy, self._worker = tenancy, worker
+        self._lock = threading.Lock()
+        self._asked: deque[int] = deque()
+        self._error: SyftError | None = None
+        self.link: Link | None = None
+
+    def send(self, batch: SealedBatch, frames: Frames) -> None:
+        """Send a batch, or answer it with the error."""
+        last = batch.first + len(batch.messages) - 1
+        with self._lock:
+            error = self._error
+            if error is None and batch.asks:
+                self._asked.append(last)
+        if error is None and self.link is not None:
+            self.link.send(last, [msgspec.msgpack.encode(batch), *frames[1:]])
+        elif error is not None and batch.asks:
+            self._answer(self._tenancy.refusal(error, last))
+
+    def arrived(self, frames: Frames) -> None:
+        """Pass on an answer, with whose data it brings. Raises MalformedMessage."""
+        answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
+        with self._lock:
+            if not self._asked or self._asked.popleft() != answered.seq:
+                raise MalformedMessage("an answer to what was not asked", where=self._worker)
+        self._tenancy.enter(answered.policies)
+        if self.link is not None:
+            self.link.acknowledge(answered.seq)
+        self._answer(frames)
+
+    def lose(self, error: SyftError) -> None:
+        """The way is lost, for good."""
+        with self._lock:
+            self._error = self._error or error
+            asked, self._asked = self._asked, deque()
+        for last in asked:
+            self._answer(self._tenancy.refusal(error, last))
+
+    def close(self) -> None:
+        """Hang up."""
+        if self.link is not None:
+            self.link.close()
+
+    def _answer(self, frames: Frames) -> None:
+        self._tenancy.room.answer_call(self._worker, frames)
 
 
 def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
