@@ -548,7 +548,7 @@ def test_sending_to_a_shut_worker_changes_nothing(bob: VirtualWorker) -> None:
 def test_a_tensor_that_cannot_be_sent_keeps_all_here(bob: VirtualWorker) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2))
     before = list(model.parameters())
-    with pytest.raises(Misuse, match="UninitializedParameter"):
+    with pytest.raises(Misuse, match="Run it once here"):
         send_module(model, bob)
     assert_as_before(model, None, before)
     assert bob._objects == {}
@@ -662,7 +662,49 @@ def test_state_dicts_cross(bob: VirtualWorker) -> None:
     here.weight.data.fill_(2.0)
     there.load_state_dict(here.state_dict())
     assert location_of(there) is bob
-    twin = nn.BatchNorm1d(3)
-    twin.load_state_dict(there.state_dict())
-    assert_same(twin, here)
+    with pytest.raises(RuntimeError, match=r"p\.get\(\)"):
+        nn.BatchNorm1d(3).load_state_dict(there.state_dict())
     assert_same(get_module(there), here)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_with_a_padding_mask_in_evaluation(bob: VirtualWorker) -> None:
+    torch.manual_seed(0)
+    here = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    there = send_module(copy_module(here), bob)
+    x, padding = floats(2, 3, 8)(), torch.tensor([[False, False, True], [False, False, False]])
+    with torch.no_grad():
+        expected = here(x, src_key_padding_mask=padding)
+        actual = there(verbs.send(x, bob), src_key_padding_mask=verbs.send(padding, bob)).get()
+    torch.testing.assert_close(actual[~padding], expected[~padding])
+
+
+@pytest.mark.parametrize("sampled", ["randn_like", "rsample"])
+def test_an_autoencoder_with_noise_trains_as_here(sampled: str, bob: VirtualWorker) -> None:
+    def trained(worker: VirtualWorker | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        encoder, decoder, x = nn.Linear(6, 4), nn.Linear(2, 6), torch.rand(8, 6)
+        if worker is not None:
+            send_module(encoder, worker), send_module(decoder, worker)
+            x = verbs.send(x, worker)
+        optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 0.01)
+        for _ in range(4):
+            mean, log_variance = encoder(x).chunk(2, 1)
+            code = torch.distributions.Normal(mean, (log_variance / 2).exp())
+            noisy = code.rsample() if sampled == "rsample" else mean + code.scale * torch.randn_like(code.scale)
+            divergence = torch.distributions.kl_divergence(code, torch.distributions.Normal(0.0, 1.0))
+            loss = ((decoder(noisy) - x) ** 2).sum() + divergence.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return (encoder if worker is None else get_module(encoder)).weight.detach()
+
+    torch.testing.assert_close(trained(bob), trained(None))
+
+
+@pytest.mark.parametrize("pad", ["pad_sequence", "pack_sequence", "pad_packed_sequence"])
+def test_what_torch_pads_here_does_not_come_home_unasked(pad: str, bob: VirtualWorker) -> None:
+    x = verbs.send(floats(3, 2)(), bob)
+    packed = PackedSequence(x, torch.tensor([2, 1]))
+    with pytest.raises(NotCollocated, match=r"p\.get\(\)"):
+        getattr(nn.utils.rnn, pad)(packed if pad == "pad_packed_sequence" else [x, x[:1]])

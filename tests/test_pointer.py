@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 from torch.utils.checkpoint import checkpoint
 
-from syft.errors import Misuse, SyftError
+from syft.errors import LimitExceeded, Misuse, NotCollocated, SyftError
+from syft.nn import send_module
 from syft.pointer import PointerTensor
 from syft.sending import send
 from syft.workers import VirtualWorker
@@ -712,3 +716,185 @@ def test_a_gradient_that_was_taken_before_is_no_hindrance(bob, alice):
         (pointer * 3).sum().backward()
         assert pointer.grad.get().tolist() == [3, 3]
         assert carry(pointer).tolist() == [1, 1]
+
+
+# ---- what torch does to memory ----
+
+_WALK = """
+import inspect, sys, warnings
+import torch
+import syft as sy
+from syft.transport import Encoded, InProcess
+
+warnings.simplefilter("ignore")
+sy.VirtualWorker.default_transport = {"encoded": Encoded, "in-process": InProcess}[sys.argv[1]]
+bob = sy.VirtualWorker(id="bob")
+WAYS = ((), (0,), (0, 1), ([0, 1],), (lambda v: v,), ("ptr",), ("ptr", "ptr"), ("ptr", lambda a, b: a))
+LOCAL = {"__class__", "__init_subclass__", "__subclasshook__", "__new__"}
+for name in sorted(set(dir(torch.Tensor)) - LOCAL):
+    for way in WAYS if callable(getattr(torch.Tensor, name)) else (None,):
+        print(name, flush=True)
+        p = sy.send(torch.tensor([[42.0, 43.0], [44.0, 45.0]]), bob)
+        try:
+            value = getattr(p, name)
+            if way is not None:
+                value = value(*(sy.send(torch.ones(2, 2), bob) if a == "ptr" else a for a in way))
+        except Exception as error:
+            assert "not allocated" not in str(error), (name, error)
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        assert not any(type(v) is torch.Tensor for v in values), (name, "is here")
+print("all")
+"""
+
+
+def test_no_method_of_torch_crashes_or_gives_what_is_here(request: pytest.FixtureRequest) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _WALK, request.node.callspec.params["transport"]],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.stdout.splitlines()[-1:] == ["all"], (run.returncode, run.stdout[-80:], run.stderr[-800:])
+
+
+@pytest.mark.parametrize(
+    "touch",
+    ["share_memory_", "storage", "untyped_storage", "data_ptr", "pin_memory", "apply_", "map2_", "__dlpack__"],
+)
+def test_a_pointer_has_no_memory(touch: str, bob: VirtualWorker) -> None:
+    x = send(matrix(), bob)
+    with pytest.raises(Misuse, match="has no memory here"):
+        getattr(x, touch)()
+    assert not x.is_pinned()
+
+
+def test_a_module_away_shares_no_memory(bob: VirtualWorker) -> None:
+    with pytest.raises(Misuse, match="has no memory here"):
+        send_module(nn.Linear(2, 2), bob).share_memory()
+
+
+def test_numpy_gets_no_garbage_by_dlpack(bob: VirtualWorker) -> None:
+    with pytest.raises(Misuse, match="has no memory here"):
+        np.from_dlpack(send(matrix(), bob))
+
+
+def test_new_tensors_are_beside_the_pointer(bob: VirtualWorker) -> None:
+    x = send(matrix(), bob)
+    made = [x.new_tensor([1, 2]), x.new_tensor(x), x.new([1.0, 2.0]), x.new(2, 2), x.new(torch.Size([2])), x.new()]
+    assert [m.location for m in made] == [bob] * 6  # type: ignore[attr-defined]
+    expected = [torch.tensor([1.0, 2.0]), matrix(), torch.tensor([1.0, 2.0]), torch.zeros(2, 2), torch.zeros(2)]
+    assert all(torch.equal(home(m), e) for m, e in zip(made, expected, strict=False))
+    assert made[-1].shape == (0,)
+    assert x.new_tensor(3, dtype=torch.int64, requires_grad=False).dtype == torch.int64
+    assert x.new_tensor([1.0], requires_grad=True).requires_grad
+
+
+def test_values_do_not_come_home_by_copy(bob: VirtualWorker) -> None:
+    here, there = torch.zeros(2, 3), send(matrix(), bob)
+    with pytest.raises(NotCollocated, match=r"p\.get\(\)"):
+        here.copy_(there)
+    with pytest.raises(NotCollocated, match=r"p\.get\(\)"):
+        here[:] = there
+    assert torch.equal(here, torch.zeros(2, 3))
+    there.copy_(here)
+    assert torch.equal(home(there), here)
+
+
+def test_a_gradient_is_where_its_pointer_is(bob: VirtualWorker, alice: VirtualWorker) -> None:
+    x = send(matrix(), bob).requires_grad_()
+    for elsewhere in (matrix(), send(matrix(), alice)):
+        with pytest.raises(NotCollocated, match=r"x\.send\(bob\)"):
+            x.grad = elsewhere
+        assert x.grad is None
+    x.grad = send(matrix(), bob)
+    assert torch.equal(home(x.grad), matrix())
+    x.sum().backward()
+    assert torch.equal(home(x.grad), matrix() + 1)
+    del x.grad
+    assert x.grad is None
+
+
+def test_the_data_of_a_pointer_is_no_local_tensor(bob: VirtualWorker) -> None:
+    x = send(matrix(), bob)
+    with pytest.raises(NotCollocated, match=r"x\.send\(bob\)"):
+        x.data = torch.ones(4)
+    assert x.shape == (2, 3)
+    assert torch.equal(home(x), matrix())
+
+
+def test_there_are_no_meta_tensors_at_workers(bob: VirtualWorker) -> None:
+    with pytest.raises(Misuse, match="meta"):
+        send(torch.zeros(2, device="meta"), bob)
+    with pytest.raises(Misuse, match="meta"):
+        send(matrix(), bob).to("meta")
+
+
+@pytest.mark.in_process
+def test_a_chain_too_long_to_follow(bob: VirtualWorker, alice: VirtualWorker) -> None:
+    x = send(matrix(), bob)
+    for i in range(sys.getrecursionlimit()):
+        x = send(x, bob if i % 2 else alice)
+    with pytest.raises(LimitExceeded, match="too long"):
+        x + x
+    del x
+    assert bob.objects_count() == alice.objects_count() == 0
+
+
+# ---- distributions ----
+
+D = torch.distributions
+DISTRIBUTIONS: dict[str, Callable[[Place], D.Distribution]] = {
+    "normal": lambda p: D.Normal(p(torch.zeros(3)), p(torch.ones(3))),
+    "log_normal": lambda p: D.LogNormal(p(torch.zeros(3)), p(torch.ones(3))),
+    "uniform": lambda p: D.Uniform(p(torch.zeros(3)), p(torch.ones(3) * 2)),
+    "laplace": lambda p: D.Laplace(p(torch.zeros(3)), p(torch.ones(3))),
+    "exponential": lambda p: D.Exponential(p(torch.ones(3))),
+    "gamma": lambda p: D.Gamma(p(torch.ones(3)), p(torch.ones(3))),
+    "beta": lambda p: D.Beta(p(torch.ones(3)), p(torch.ones(3))),
+    "dirichlet": lambda p: D.Dirichlet(p(torch.ones(3))),
+    "categorical": lambda p: D.Categorical(probs=p(torch.tensor([0.2, 0.3, 0.5]))),
+    "bernoulli": lambda p: D.Bernoulli(p(torch.tensor([0.2, 0.3, 0.5]))),
+    "poisson": lambda p: D.Poisson(p(torch.ones(3))),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distributions(name: str, bob: VirtualWorker) -> None:
+    def run(place: Place) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        leaves: list[torch.Tensor] = []
+
+        def parameter(value: torch.Tensor) -> torch.Tensor:
+            leaves.append(place(value).requires_grad_())
+            return leaves[-1]
+
+        distribution = DISTRIBUTIONS[name](parameter)
+        sample = distribution.rsample((2,)) if distribution.has_rsample else distribution.sample((2,))
+        density = distribution.log_prob(sample.detach())
+        ((sample.sum() if distribution.has_rsample else 0) + density.sum()).backward()
+        return [sample, density, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+    expected, actual = run(lambda tensor: tensor), [home(value) for value in run(lambda tensor: send(tensor, bob))]
+    torch.testing.assert_close(actual, [value.detach() for value in expected])
+
+
+def test_the_parameters_of_a_distribution_are_in_one_place(bob: VirtualWorker) -> None:
+    mixed = D.Normal(send(torch.zeros(3), bob), torch.tensor([1.0, 2.5, 4.0]), validate_args=False)
+    with pytest.raises(NotCollocated):
+        mixed.log_prob(send(torch.ones(3), bob))
+
+
+def test_a_multivariate_normal_has_a_density(bob: VirtualWorker) -> None:
+    def place(tensor: torch.Tensor) -> torch.Tensor:
+        return send(tensor, bob)
+
+    density = D.MultivariateNormal(place(torch.zeros(3)), place(torch.eye(3))).log_prob(place(torch.ones(3)))
+    expected = D.MultivariateNormal(torch.zeros(3), torch.eye(3)).log_prob(torch.ones(3))
+    torch.testing.assert_close(home(density), expected)
+
+
+def test_affine_grid(bob: VirtualWorker) -> None:
+    theta = torch.tensor([[[1.0, 0.5, 0.0], [0.0, 2.0, 1.0]]])
+    expected, actual = (
+        nn.functional.affine_grid(t, [1, 1, 3, 4], align_corners=False) for t in (theta, send(theta, bob))
+    )
+    assert torch.equal(home(actual), expected)

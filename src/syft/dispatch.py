@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import torch
@@ -114,7 +115,7 @@ def dispatch(
     location = first.location
     try:
         sent = [_sent(cls, a, location) for a in args]
-        sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()} if kwargs else {}
+        sent_by_name = _sent_by_name(cls, kwargs, location) if kwargs else {}
     except NotCollocated as apart:
         beside = _Beside(_first_pointer(cls, (args, kwargs)))
         return func(*with_constants_sent(operator.name, args, beside, apart), **kwargs or {})
@@ -139,6 +140,13 @@ def _sent(cls: type[Any], value: Any, location: Location) -> Any:
             return value.detach()
         raise _apart(location.id, f"a tensor of shape {list(value.shape)} is here", f"x.send({location.id})")
     return value
+
+
+def _sent_by_name(cls: type[Any], kwargs: dict[str, Any], location: Location) -> dict[str, Any]:
+    device = kwargs.get("device")
+    if device is not None and device.type != "cpu":
+        raise Misuse(f"workers have no device {device}", where=location.id, mend="Leave the device out, or say cpu.")
+    return {name: _sent(cls, a, location) for name, a in kwargs.items()}
 
 
 def _apart(pointer_at: str, other: str, mend: str) -> NotCollocated:
@@ -179,7 +187,14 @@ def with_constants_sent(name: str, args: tuple[Any, ...], place: Place, apart: N
     for i in range(len(sent)):
         holder, keys = (sent[i], range(len(sent[i]))) if isinstance(sent[i], list) else (sent, range(i, i + 1))
         for key in keys:
-            if _is_plain(holder[key]) and (
+            if _is_plain(holder[key]) and _AWAY in holder[key].__dict__:
+                holder[key] = holder[key].__dict__[_AWAY]
+                found = True
+            elif _is_plain(holder[key]) and _is_noise(holder[key]):
+                noise, holder[key] = holder[key], place.send(holder[key])
+                noise.__dict__[_AWAY] = holder[key]
+                found = True
+            elif _is_plain(holder[key]) and (
                 i in structural or (sys.getrefcount(holder[key]) <= _TEMPORARY and _holds_no_data(holder[key]))
             ):
                 holder[key] = place.send(holder[key])
@@ -196,6 +211,27 @@ def with_constants_sent(name: str, args: tuple[Any, ...], place: Place, apart: N
 _TEMPORARY = 4
 
 
+#: Where noise that was sent keeps its pointer: the backward pass, which has saved the noise, takes that.
+_AWAY = "_syft_away"
+
+
+def _is_noise(value: torch.Tensor) -> bool:
+    """Tell random numbers that torch.distributions has drawn, here: what ``rsample`` made and alone holds."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_name != "rsample":
+        return False
+    if not frame.f_globals["__name__"].startswith("torch.distributions.") or _shares_memory(value):
+        return False
+    given = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+    return any(local is value for name, local in frame.f_locals.items() if name not in given)
+
+
+def _shares_memory(value: torch.Tensor) -> bool:
+    return bool(torch._C._storage_Use_Count(value.untyped_storage()._cdata) > 2)
+
+
 def _is_plain(value: Any) -> bool:
     return type(value) is torch.Tensor and value.numel() != 1
 
@@ -210,7 +246,7 @@ def _holds_no_data(value: torch.Tensor) -> bool:
         return False
     if value.numel() == 0 or value.min() == value.max():
         return True
-    if torch._C._storage_Use_Count(value.untyped_storage()._cdata) > 2:
+    if _shares_memory(value):
         return False
     steps = value.flatten().diff()
     return (
@@ -287,7 +323,7 @@ def run(
                 raise _apart(location.id, "and the tensor to be written is here", f"x.send({location.id})")
     try:
         sent = [_sent(cls, a, location) for a in args]
-        sent_by_name = {k: _sent(cls, a, location) for k, a in kwargs.items()}
+        sent_by_name = _sent_by_name(cls, kwargs, location)
     except NotCollocated as apart:
         pointer = next((a for a in _flat((args, kwargs)) if type(a) is cls), None)
         place = location if pointer is None else _Beside(pointer)
@@ -383,19 +419,29 @@ def _item(cls: type[Any], args: tuple[Any, ...]) -> Any:
 
 def _has_same_storage_numel(cls: type[Any], args: tuple[Any, ...]) -> Any:
     one, other = args
-    return one.untyped_storage().nbytes() // one.itemsize == other.untyped_storage().nbytes() // other.itemsize
+    storage = torch.Tensor.untyped_storage  # of pointers only the size
+    return storage(one).nbytes() // one.itemsize == storage(other).nbytes() // other.itemsize
 
 
 def _copy(cls: type[Any], args: tuple[Any, ...]) -> Any:
-    """``target.copy_(source)`` may cross between here and a worker, as it may between devices."""
+    """``target.copy_(source)`` may cross from here to a worker; the other way only ``get`` goes."""
     target, source = args[:2]
     if type(target) is not cls:
-        return target.copy_(read(source))
+        raise NotCollocated(
+            f"a tensor that is here cannot be written with values that are at {source._handle.location.id}",
+            mend="Bring them home first, with p.get() or p.copy().get(). What torch makes for itself and writes to, as "
+            "in pad_sequence and pad_packed_sequence, is here: on pointers use torch.cat and torch.nn.functional.pad.",
+        )
     if type(source) is cls or source.dim() == 0:
         return NotImplemented
     location = target._handle.location
     location.run(Run("aten::copy_", [target._handle, source.detach()], {}, ()), args, {})
     return target
+
+
+def _no(cls: type[Any], args: tuple[Any, ...]) -> bool:
+    """Pointers have no pinned memory, and no form as nested tensors."""
+    return False
 
 
 def _set(cls: type[Any], args: tuple[Any, ...]) -> Any:
@@ -414,8 +460,14 @@ def read(pointer: Any) -> torch.Tensor:
     return cast(torch.Tensor, pointer)
 
 
+def _alike(cls: type[Any], args: tuple[Any, ...]) -> bool:
+    """Asked by ``x.data = y``: no worker need answer."""
+    return type(args[0]) is type(args[1])
+
+
 _aten = torch.ops.aten
 _RULES: dict[OpOverload, Callable[[type[Any], tuple[Any, ...]], Any]] = {
+    _aten._has_compatible_shallow_copy_type.default: _alike,
     _aten.detach.default: _share,
     _aten.alias.default: _share,
     _aten.lift_fresh.default: _share,
@@ -424,5 +476,7 @@ _RULES: dict[OpOverload, Callable[[type[Any], tuple[Any, ...]], Any]] = {
     _aten._local_scalar_dense.default: _item,
     _aten._has_same_storage_numel.default: _has_same_storage_numel,
     _aten.copy_.default: _copy,
+    _aten.is_pinned.default: _no,
+    _aten._nested_tensor_from_mask_left_aligned.default: _no,
     _aten.set_.source_Tensor: _set,
 }

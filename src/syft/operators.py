@@ -120,7 +120,7 @@ def _safe(name: str, overload: OpOverload) -> Callable[..., Any]:
         return fresh.zero_()
 
     def grown(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if tensor.is_meta:
+        if tensor.is_meta or type(tensor) is not torch.Tensor:  # a pointer's object grows where it is
             return cast(torch.Tensor, overload(tensor, *args, **kwargs))
         if not tensor.untyped_storage().resizable():  # it is on memory that came off a wire
             tensor.set_(tensor.clone())  # type: ignore[call-overload]

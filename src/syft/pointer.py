@@ -11,12 +11,15 @@ import torch
 
 from .crossing import Cross
 from .dispatch import Handle, Spent, dispatch, point_alike, read, wrap
-from .errors import IdInUse, Misuse, ObjectGone
+from .errors import IdInUse, Misuse, NotCollocated, ObjectGone
 from .ids import new_id
 from .messages import Describe, Fetch, Give, Lend, Placed, Retain, Retire
 from .policy import Policy
 from .store import Label, check_label
 from .wire import Meta, Reference
+
+#: The gradient of any tensor, as torch keeps it.
+_GRAD: Any = vars(torch._C.TensorBase)["grad"]
 
 
 class PointerTensor(torch.Tensor):
@@ -282,7 +285,35 @@ class PointerTensor(torch.Tensor):
 
     @data.setter
     def data(self, source: torch.Tensor) -> None:
+        if not isinstance(source, PointerTensor):
+            raise _not_beside("the data of a pointer is", self)
         point_alike(self, source)
+
+    def _set_grad(self, grad: torch.Tensor | None) -> None:
+        if isinstance(grad, torch.Tensor) and place_of(grad) is not self.location:
+            raise _not_beside("the gradient of a pointer is a pointer", self)
+        _GRAD.__set__(self, grad)
+
+    # Reading, which optimizers do all the time, stays in C.
+    grad = property(_GRAD.__get__, _set_grad, _GRAD.__delete__)
+
+    def new_tensor(  # type: ignore[override]
+        self, data: Any, *, dtype: torch.dtype | None = None, requires_grad: bool = False, **options: Any
+    ) -> torch.Tensor:
+        dtype = self.dtype if dtype is None else dtype
+        if isinstance(data, PointerTensor):
+            made = data.detach().clone().to(dtype)
+        else:
+            made = beside(self, torch.empty(0).new_tensor(data, dtype=dtype, **options))
+        return made.requires_grad_(requires_grad)
+
+    def new(self, *args: Any) -> torch.Tensor:  # type: ignore[override]
+        """Older torch's ``new_empty`` or ``new_tensor``, by what it is given; what is not given is zero."""
+        if self.layout is not torch.strided:
+            return super().new(*args)  # of indices and values
+        if len(args) == 1 and not isinstance(args[0], (int, torch.Size)):
+            return self.new_tensor(args[0])
+        return self.new_zeros(*args or (0,))
 
     def tolist(self) -> Any:
         return read(self).tolist()
@@ -329,6 +360,34 @@ class PointerTensor(torch.Tensor):
             "a pointer cannot be pickled: it holds no data, and names an object that this process owns",
             mend="Get it first: x.get(), or model.get() before torch.save.",
         )
+
+
+def _not_beside(what: str, pointer: PointerTensor) -> NotCollocated:
+    where = pointer.location.id
+    return NotCollocated(f"{what} at the same worker, {where}", mend=f"Send or move it there first: x.send({where}).")
+
+
+#: What torch does to a tensor's memory, with no operator that could run elsewhere.
+_OF_MEMORY = (
+    "__dlpack__", "__dlpack_device__", "_typed_storage", "apply_", "const_data_ptr", "data_ptr", "map2_", "map_",
+    "mutable_data_ptr", "pin_memory", "record_stream", "share_memory_", "storage", "untyped_storage",
+)  # fmt: skip
+
+
+def _refusing(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: PointerTensor, *args: Any, **kwargs: Any) -> NoReturn:
+        raise Misuse(
+            f"a pointer has no memory here, which {name} is about",
+            where=self.location.id,
+            mend="Get the value first: x.get(), or x.copy().get() to leave it there.",
+        )
+
+    return refuse
+
+
+for _name in _OF_MEMORY:
+    setattr(PointerTensor, _name, _refusing(_name))
+PointerTensor.__dlpack_c_exchange_api__ = None  # numpy and others: by __dlpack__ only
 
 
 def get_all(pointers: Sequence[PointerTensor], user: str = "", reason: str = "") -> list[torch.Tensor]:

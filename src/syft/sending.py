@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from .annotations import id_of, label_of, policy_of
 from .crossing import Cross
@@ -76,11 +77,18 @@ def place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
     """Send only the value, with its labels and policy, outside the graph. Errors as of :func:`send`."""
     if isinstance(tensor, PointerTensor):
         return worker.send(tensor, _object_id(tensor, tensor.id))
+    if is_lazy(tensor):
+        raise Misuse(
+            "a lazy module has no parameters yet that could be sent",
+            mend="Run it once here, so that it makes them: model(x). Then send it.",
+        )
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise Misuse(
             f"a {type(tensor).__name__} cannot be sent to a worker",
             mend="Plain tensors and pointers can: x.as_subclass(torch.Tensor).",
         )
+    if tensor.is_meta:
+        raise Misuse("a meta tensor has no values to send", mend="Give it values first, on the cpu.")
     policy, label = policy_of(tensor), label_of(tensor)
     permit_send(policy, user, "me")
     value, own = tensor.detach(), _object_id(tensor, id_of(tensor))

@@ -14,6 +14,7 @@ import torch
 from . import policy, wire
 from .errors import (
     BY_CODE,
+    LimitExceeded,
     MalformedMessage,
     Misuse,
     NotPermitted,
@@ -201,7 +202,13 @@ class Worker:
                 self.store.objects[id] = tensor
         return flat
 
-    def _failed(self, error: Exception) -> OperatorFailed:
+    def _failed(self, error: Exception) -> SyftError:
+        if isinstance(error, RecursionError):
+            return LimitExceeded(
+                "the chain of pointers is too long to follow to its end",
+                where=self.id,
+                mend="Shorten it: x.get() takes one link off.",
+            )
         kind = (
             OperatorIndexFailed if isinstance(error, IndexError)
             else OperatorValueFailed if isinstance(error, ValueError)
