@@ -96,6 +96,8 @@ def wrap(cls: type[P], handle: Handle, meta: Any) -> P:
     return pointer
 
 
+_DETACH = torch.ops.aten.detach.default  # a fifth of all operators of a training step
+
 #: Operators met so far that give one fresh tensor or write to their first argument.
 _COMMON: dict[OpOverload, Operator] = {}
 
@@ -108,13 +110,17 @@ def dispatch(
     kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Run ``func`` where its pointers point: the ``__torch_dispatch__`` of PointerTensor."""
+    if func is _DETACH and len(types) == 1:
+        return _share(cls, args)
     operator = _COMMON.get(func)
     if operator is None or len(types) != 1 or (operator.in_place and type(args[0]) is not cls):
         return _dispatch_uncommon(cls, func, types, args, kwargs or {})
     first = args[0]._handle if type(args[0]) is cls else _first_pointer(cls, (args, kwargs))._handle
     location = first.location
     try:
-        sent = [_sent(cls, a, location) for a in args]
+        sent = [
+            a._handle if type(a) is cls and a._handle.location is location else _sent(cls, a, location) for a in args
+        ]
         sent_by_name = _sent_by_name(cls, kwargs, location) if kwargs else {}
     except NotCollocated as apart:
         beside = _Beside(_first_pointer(cls, (args, kwargs)))
@@ -468,7 +474,6 @@ def _alike(cls: type[Any], args: tuple[Any, ...]) -> bool:
 _aten = torch.ops.aten
 _RULES: dict[OpOverload, Callable[[type[Any], tuple[Any, ...]], Any]] = {
     _aten._has_compatible_shallow_copy_type.default: _alike,
-    _aten.detach.default: _share,
     _aten.alias.default: _share,
     _aten.lift_fresh.default: _share,
     _aten._conj.default: _conjugate,
