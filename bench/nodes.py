@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,34 +13,23 @@ import torch
 
 import syft as sy
 from syft.node import certs
+from syft.node.local import LocalNode
 from syft.workers import BaseWorker
 
 from .grpc_floor import Floor
 from .timing import medians
 
-_SERVE = """
-import sys
-from syft.node.config import Config
-from syft.node.serve import serve
-serve(Config.load(sys.argv[2], sys.argv[1]), "127.0.0.1:0", sys.argv[3], lambda address: print(address, flush=True))
-"""
 _BULK = 64 << 20
 
 
 @contextmanager
-def running() -> Iterator[tuple[BaseWorker, BaseWorker, Floor]]:
+def nodes() -> Iterator[tuple[BaseWorker, BaseWorker, Floor]]:
     with tempfile.TemporaryDirectory() as folder:
         authority = Path(folder)
         certs.init(authority)
         certs.issue(authority, "me")
-        processes, workers = [], []
-        for name in ("bob", "alice"):
-            certs.issue(authority, name, ["127.0.0.1"])
-            config = authority / f"{name}.toml"
-            config.touch()
-            command = [sys.executable, "-c", _SERVE, name, str(config), str(authority / name)]
-            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-            workers.append(sy.connect(processes[-1].stdout.readline().strip(), authority / "me"))
+        running = [LocalNode(authority, name) for name in ("bob", "alice")]
+        workers = [sy.connect(node.address, authority / "me") for node in running]
         floor = Floor(authority)
         try:
             yield *workers, floor
@@ -50,13 +37,12 @@ def running() -> Iterator[tuple[BaseWorker, BaseWorker, Floor]]:
             floor.close()
             for worker in workers:
                 worker.shut()
-            for process in processes:
-                process.terminate()
-                process.wait()
+            for node in running:
+                node.stop()
 
 
 def operator() -> tuple[float, str]:
-    with running() as (bob, _, _):
+    with nodes() as (bob, _, _):
         x = sy.send(torch.randn(4), bob)
         times = []
         for _ in range(7):
@@ -69,14 +55,14 @@ def operator() -> tuple[float, str]:
 
 
 def get() -> tuple[float, str]:
-    with running() as (bob, _, floor):
+    with nodes() as (bob, _, floor):
         x = sy.send(torch.randn(1), bob)
         ours, round_trip = medians([x.item, floor.round_trip], rounds=31)
     return ours / round_trip, f"1 (a bare gRPC round trip, {round_trip * 1e6:.0f} us)"
 
 
 def _bulk(carry: Callable[[torch.Tensor, BaseWorker, BaseWorker], float]) -> tuple[float, str]:
-    with running() as (bob, alice, floor):
+    with nodes() as (bob, alice, floor):
         x = torch.randn(_BULK // 4)
         times = [(carry(x, bob, alice), floor.bulk_seconds(_BULK)) for _ in range(7)]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))

@@ -88,7 +88,7 @@ def step_resident() -> tuple[float, str]:
 def step_at_a_node() -> tuple[float, str]:
     _, local_step, data, target = _training()
     model, step, _, _ = _training()
-    with nodes.running() as (bob, _, _):
+    with nodes.nodes() as (bob, _, _):
         model.send(bob)
         data_p, target_p = data.send(bob), target.send(bob)
 

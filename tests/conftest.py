@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 import syft as sy
 from syft import workers
+from syft.node import certs
+from syft.node.local import LocalNode
 from syft.transport import Encoded, InProcess
 
 torch.set_num_threads(1)
@@ -68,3 +71,26 @@ def charlie() -> sy.VirtualWorker:
 @pytest.fixture
 def dave() -> sy.VirtualWorker:
     return sy.VirtualWorker(id="dave")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a certificate authority, which has issued the bundle ``me``."""
+    folder = tmp_path_factory.mktemp("authority")
+    certs.init(folder)
+    certs.issue(folder, "me")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(authority: Path) -> Iterator[Callable[..., LocalNode]]:
+    """Start a node, by its name and config; all that were started are stopped at the end."""
+    nodes: list[LocalNode] = []
+
+    def start(name: str, config: Path | None = None) -> LocalNode:
+        nodes.append(LocalNode(authority, name, config))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.stop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from syft.node import certs
+from syft.node.local import LocalNode
 
 from .proxy import Proxy
-
-_SERVE = """
-import sys
-from syft.node.config import Config
-from syft.node.serve import serve
-serve(Config.load(sys.argv[2], sys.argv[1]), "127.0.0.1:0", sys.argv[3], lambda address: print(address, flush=True))
-"""
 
 GRACE, SHORT_GRACE = 30, 2  # seconds
 
@@ -36,24 +27,13 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> float:
     return time.monotonic() - start
 
 
-class Node:
-    """One node's process, where it listens, and what it has open."""
+class Node(LocalNode):
+    """A node with a grace period of its own, and what it has open."""
 
-    def __init__(self, name: str, authority: Path, grace: int) -> None:
-        certs.issue(authority, name, ["127.0.0.1"], force=True)
-        self.name = name
+    def __init__(self, authority: Path, name: str, grace: int) -> None:
         config = authority / f"{name}.toml"
         config.write_text(f"[limits]\ngrace_seconds = {grace}\n")
-        self.stderr = authority / f"{name}.stderr"
-        with self.stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, name, str(config), str(authority / name)],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
+        super().__init__(authority, name, config)
 
     def rooms(self) -> list[int]:
         """Return the processes of its rooms."""
@@ -70,14 +50,6 @@ class Node:
     def memory(self, pid: int | None = None) -> int:
         """Return the resident bytes of it, or of one of its rooms."""
         return resident(pid or self.process.pid)
-
-    def stop(self) -> int:
-        """Ask the process to end; return its exit code."""
-        self.process.terminate()
-        code = self.process.wait(20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
 
 
 def resident(pid: int) -> int:
@@ -99,32 +71,23 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("authority")
-    certs.init(folder)
-    certs.issue(folder, "me")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def start(authority: Path) -> Iterator[Callable[..., Node]]:
-    """Start a node; all that were started, and still live, are stopped at the end."""
+    """Start a node with a grace period; all that were started, and still live, are stopped at the end."""
     nodes: list[Node] = []
 
     def start(name: str, grace: int = GRACE) -> Node:
-        nodes.append(Node(name, authority, grace))
+        nodes.append(Node(authority, name, grace))
         return nodes[-1]
 
     yield start
     for node in nodes:
-        if node.process.poll() is None:
-            node.stop()
+        node.stop()
 
 
 @pytest.fixture(scope="session")
 def node(start: Callable[..., Node]) -> Node:
-    """Bob's node, which lives as long as the tests."""
-    return start("bob")
+    """A node that lives as long as the tests."""
+    return start("calm")
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +98,7 @@ def hasty(start: Callable[..., Node]) -> Node:
 
 @pytest.fixture
 def proxy(node: Node) -> Iterator[Proxy]:
-    """A proxy before bob's node."""
+    """A proxy before the calm node."""
     proxy = Proxy(node.address)
     yield proxy
     proxy.close()

@@ -87,7 +87,7 @@ def test_a_client_that_ends_leaves_at_once(node, authority):
 
 
 def test_a_node_that_is_killed_in_the_middle_of_a_move(start, node, authority):
-    alice_node = start("alice", SHORT_GRACE)
+    alice_node = start("short", SHORT_GRACE)
     bob, alice = (sy.connect(n.address, certs=authority / "me") for n in (node, alice_node))
     x = sy.send(torch.ones(8 << 20), bob)
     assert x.sum().item() == 8 << 20
@@ -139,7 +139,7 @@ def test_a_node_that_stops_says_so_and_writes_nothing_else(start, authority):
     assert carol_node.stop() == 0
     with pytest.raises(WorkerShut, match="owner of this node has stopped it"):
         x.sum().item()
-    assert carol_node.stderr.read_text() == ""
+    assert carol_node.log.read_text() == ""
 
 
 def test_many_clients_at_once_and_all_is_given_back(node, authority):
