@@ -1,6 +1,8 @@
 """Every test runs twice: with messages handed over as they are, and put through bytes.
 
 ``@pytest.mark.in_process`` keeps a test that is long, or that cannot depend on it, to the first.
+``@pytest.mark.nodes`` has it run a third time, at nodes in other processes; ``@pytest.mark.virtual``
+keeps one test of such a module from that, since it is of virtual workers only.
 """
 
 from __future__ import annotations
@@ -16,20 +18,26 @@ from syft import workers
 from syft.node import certs
 from syft.node.local import LocalNode
 from syft.transport import Encoded, InProcess
+from syft.workers import BaseWorker
 
 torch.set_num_threads(1)
 
 TRANSPORTS = {"in-process": InProcess, "encoded": Encoded}
+NODE = "node"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "in_process: run with the in-process transport only")
+    config.addinivalue_line("markers", "nodes: run with nodes as well")
+    config.addinivalue_line("markers", "virtual: run with virtual workers only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = list(TRANSPORTS)
     if metafunc.definition.get_closest_marker("in_process"):
         names = names[:1]
+    elif metafunc.definition.get_closest_marker("nodes") and not metafunc.definition.get_closest_marker("virtual"):
+        names.append(NODE)
     metafunc.fixturenames.append("transport")
     metafunc.parametrize("transport", names, indirect=True)
 
@@ -37,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Workers made in a test have this transport, and are gone after it."""
-    monkeypatch.setattr(sy.VirtualWorker, "default_transport", TRANSPORTS[request.param])
+    monkeypatch.setattr(sy.VirtualWorker, "default_transport", TRANSPORTS.get(request.param, InProcess))
     monkeypatch.setattr(workers, "_local_name", "me")
     before = dict(workers._workers)
     yield
@@ -54,23 +62,32 @@ def hook() -> sy.TorchHook:
 
 
 @pytest.fixture
-def bob() -> sy.VirtualWorker:
-    return sy.VirtualWorker(id="bob")
+def worker(request: pytest.FixtureRequest) -> Callable[[str], BaseWorker]:
+    """Make a worker of a name: in this process or, where the test is to run with nodes, a new room at one."""
+    if request.node.callspec.params["transport"] != NODE:
+        return lambda name: sy.VirtualWorker(id=name)
+    nodes, authority = request.getfixturevalue("nodes"), request.getfixturevalue("authority")
+    return lambda name: sy.connect(nodes[name].address, certs=authority / "me")
 
 
 @pytest.fixture
-def alice() -> sy.VirtualWorker:
-    return sy.VirtualWorker(id="alice")
+def bob(worker: Callable[[str], BaseWorker]) -> BaseWorker:
+    return worker("bob")
 
 
 @pytest.fixture
-def charlie() -> sy.VirtualWorker:
-    return sy.VirtualWorker(id="charlie")
+def alice(worker: Callable[[str], BaseWorker]) -> BaseWorker:
+    return worker("alice")
 
 
 @pytest.fixture
-def dave() -> sy.VirtualWorker:
-    return sy.VirtualWorker(id="dave")
+def charlie(worker: Callable[[str], BaseWorker]) -> BaseWorker:
+    return worker("charlie")
+
+
+@pytest.fixture
+def dave(worker: Callable[[str], BaseWorker]) -> BaseWorker:
+    return worker("dave")
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +111,21 @@ def start(authority: Path) -> Iterator[Callable[..., LocalNode]]:
     yield start
     for node in nodes:
         node.stop()
+
+
+class Nodes(dict[str, LocalNode]):
+    """Nodes by name, each started when it is first asked for."""
+
+    def __init__(self, start: Callable[..., LocalNode]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, name: str) -> LocalNode:
+        self[name] = self._start(name)
+        return self[name]
+
+
+@pytest.fixture(scope="session")
+def nodes(start: Callable[..., LocalNode]) -> Nodes:
+    """Nodes with empty configs, that live as long as the tests."""
+    return Nodes(start)

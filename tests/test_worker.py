@@ -23,6 +23,7 @@ from syft.messages import (
     Get,
     Give,
     Lend,
+    List,
     Placed,
     Put,
     Ran,
@@ -31,6 +32,7 @@ from syft.messages import (
     Retain,
     Run,
     Search,
+    Seed,
     Value,
 )
 from syft.wire import Meta, Ref
@@ -120,6 +122,7 @@ def test_labels_and_search(worker: Worker) -> None:
     assert ask(worker, Search(("#one", "vector"))) == Found(())
     assert [found[0] for found in ask(worker, Search(())).objects] == [1, 2]
     assert [found[0] for found in ask(worker, Search(("3",))).objects] == [3]
+    assert [found[0] for found in ask(worker, List()).objects] == [1, 2, 3]
 
 
 def test_clear_and_shut(worker: Worker) -> None:
@@ -247,6 +250,15 @@ def test_private_data_written_by_a_message_that_names_all_arguments(worker: Work
     assert isinstance(answer, Failure) and answer.code == "not-permitted"
     answer = ask(worker, Run("aten::index.Tensor", [Ref(3), 5], {}, (23,)))
     assert isinstance(answer, Failure)
+
+
+def test_random_numbers_start_anew_from_a_seed(worker: Worker) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(2)
+    assert ask(worker, Seed(7)) == Done()
+    ask(worker, Run("aten::rand", [[2]], {}, (4,)))
+    assert torch.equal(ask(worker, Get(4)).value, expected)  # type: ignore[union-attr]
+    assert ask(worker, Seed(-1)).code == "malformed-message"  # type: ignore[union-attr]
 
 
 def test_a_give_under_one_name_for_two_objects_changes_nothing() -> None:

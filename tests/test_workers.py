@@ -8,6 +8,7 @@ from torch import nn
 
 import syft as sy
 from syft.errors import Misuse, ObjectGone, WorkerNotFound, WorkerShut
+from syft.workers import BaseWorker
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,32 @@ def test_tags_given_to_a_pointer_are_found(bob: sy.VirtualWorker) -> None:
     p = torch.ones(2).send(bob)
     assert p.tag("#late").describe("ones") is p
     assert [q.id_at_location for q in bob.search("#late", "ones")] == [p.id_at_location]
+
+
+@pytest.mark.nodes
+def test_a_seed_has_a_worker_draw_what_is_drawn_here(bob: BaseWorker) -> None:
+    x = torch.ones(4).send(bob)
+    bob.manual_seed(7)
+    drawn = [torch.rand_like(x).get(), nn.functional.dropout(x).get()]
+    torch.manual_seed(7)
+    torch.testing.assert_close(drawn, [torch.rand(4), nn.functional.dropout(torch.ones(4))])
+    for seed in (-1, 2**63):
+        with pytest.raises(Misuse, match="no seed"):
+            bob.manual_seed(seed)
+
+
+@pytest.mark.nodes
+def test_what_a_worker_has_is_counted_and_named(bob: BaseWorker) -> None:
+    p = torch.tensor([1, 2]).send(bob)
+    q = p + 1
+    listed = bob._objects
+    assert list(listed) == [p.id_at_location, q.id_at_location]
+    assert [value.tolist() for value in listed.values()] == [[1, 2], [2, 3]]
+    assert (bob.objects_count(), bob.tensors_count()) == (2, 2)
+    assert all(str(q.id_at_location) in text for text in (bob.list_objects(), bob.list_tensors()))
+    del listed  # it owned nothing
+    assert p.get().tolist() == [1, 2]
+    assert list(bob._objects) == [q.id_at_location]
 
 
 def test_clear_objects(bob: sy.VirtualWorker) -> None:

@@ -14,6 +14,7 @@ MAX_DIMS: Final = 64                # dimensions of a tensor
 MAX_ELEMENTS: Final = 2**58         # elements of a tensor, and of the memory that it is a view of
 MAX_NESTING: Final = 16             # lists within lists
 MAX_NAME_LENGTH: Final = 256        # a worker's, operator's, user's or keyword's name
+MAX_SEED: Final = 2**63 - 1         # of random numbers
 MAX_TAGS: Final = 64                # tags of one object
 MAX_TAG_LENGTH: Final = 256         # characters of a tag
 MAX_DESCRIPTION_LENGTH: Final = 65536  # characters of a description

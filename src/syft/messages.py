@@ -16,6 +16,7 @@ from .wire import Id, Meta, Name
 Tag = Annotated[str, msgspec.Meta(max_length=limits.MAX_TAG_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=limits.MAX_TAGS)]
 Description = Annotated[str, msgspec.Meta(max_length=limits.MAX_DESCRIPTION_LENGTH)]
+SeedNumber = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_SEED)]
 Results = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.MAX_RESULTS)]
 
 
@@ -123,6 +124,16 @@ class Search(Message):
     query: Tags
 
 
+class List(Message):
+    """List every object. -> Found"""
+
+
+class Seed(Message):
+    """Have random numbers start anew from ``seed``. -> Done"""
+
+    seed: SeedNumber
+
+
 class Expect(Message):
     """Take the one object that ``sender`` delivers with ``ticket``, and store it as ``id``. -> Done"""
 
@@ -200,7 +211,7 @@ class Asked(Message):
 
 
 class Found(Message):
-    """What a search found: (id, metadata, tags, description) each."""
+    """What was found or is listed: (id, metadata, tags, description) each."""
 
     objects: tuple[tuple[Id, Meta, Tags, Description], ...]
 
@@ -215,7 +226,7 @@ class Failure(Message):
 
 
 Request = (
-    Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | Clear
-    | Expect | Delegate | Introduce | Ask
+    Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | List | Seed
+    | Clear | Expect | Delegate | Introduce | Ask
 )  # fmt: skip
 Answer = Done | Ran | Value | Placed | Delegated | Asked | Found | Failure

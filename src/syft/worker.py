@@ -6,7 +6,7 @@ pointer itself; the worker needs no code for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -36,6 +36,7 @@ from .messages import (
     Get,
     Give,
     Lend,
+    List,
     Placed,
     Put,
     Ran,
@@ -45,6 +46,7 @@ from .messages import (
     Retire,
     Run,
     Search,
+    Seed,
     Value,
 )
 from .operators import BY_NAME, Operator
@@ -99,6 +101,8 @@ class Worker:
             Release: self._release,
             Describe: self._describe,
             Search: self._search,
+            List: self._list,
+            Seed: self._seed,
             Clear: self._clear,
         }
 
@@ -329,12 +333,22 @@ class Worker:
         return Done()
 
     def _search(self, message: Search) -> Found:
-        matches = self.store.search(message.query)
-        return Found(tuple((id, Meta.of(value), label.tags, label.description) for id, value, label in matches))
+        return _found(self.store.search(message.query))
+
+    def _list(self, message: List) -> Found:
+        return _found((id, value, self.store.label_of(id)) for id, value in self.store.listed().items())
+
+    def _seed(self, message: Seed) -> Done:
+        torch.default_generator.manual_seed(message.seed)
+        return Done()
 
     def _clear(self, message: Clear) -> Done:
         self.store.clear()
         return Done()
+
+
+def _found(objects: Iterable[tuple[int, torch.Tensor, Label]]) -> Found:
+    return Found(tuple((id, Meta.of(value), label.tags, label.description) for id, value, label in objects))
 
 
 def written_by(operator: Operator, message: Run) -> list[int]:

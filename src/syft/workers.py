@@ -10,11 +10,12 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from . import limits
 from .annotations import label_of, policy_of, set_label
 from .dispatch import Handle, run
 from .errors import Misuse, SyftError, WorkerNotFound, WorkerShut
 from .ids import new_id
-from .messages import Clear, Found, Get, Placed, Put, Search, Value
+from .messages import Clear, Found, Get, List, Placed, Put, Search, Seed, Value
 from .operators import BY_NAME
 from .pointer import PointerTensor
 from .policy import Policy
@@ -135,8 +136,10 @@ class BaseWorker:
         id. Without any word: all objects that have a tag or a description. The pointers do not own
         the objects. Raises Misuse for what is no word.
         """
-        words = _words(query)
-        found = cast(Found, self.request(Search(words)))
+        return self._found(Search(_words(query)))
+
+    def _found(self, message: Search | List) -> list[PointerTensor]:
+        found = cast(Found, self.request(message))
         pointers = []
         for id, meta, tags, description in found.objects:
             pointer = PointerTensor.of(Handle(id, self, local_worker(), owns=False), meta)
@@ -157,6 +160,45 @@ class BaseWorker:
         """Forget every object of the worker."""
         self.request(Clear())
         return self if return_self else None
+
+    @property
+    def _objects(self) -> dict[int, torch.Tensor]:
+        """What you have at the worker, by id: pointers that do not own the objects."""
+        return {pointer.id_at_location: pointer for pointer in self._found(List())}
+
+    @property
+    def _tensors(self) -> dict[int, torch.Tensor]:
+        """As ``_objects``, which are all tensors."""
+        return self._objects
+
+    def list_objects(self) -> str:
+        """Return ``_objects`` as text."""
+        return str(self._objects)
+
+    def list_tensors(self) -> str:
+        """Return ``_tensors`` as text."""
+        return str(self._tensors)
+
+    def objects_count(self) -> int:
+        """Return how many objects the worker holds; a node: for you."""
+        return len(self._objects)
+
+    def tensors_count(self) -> int:
+        """Return how many tensors, pointers included, the worker holds."""
+        return len(self._objects)
+
+    # ---- random numbers ----
+
+    def manual_seed(self, seed: int) -> None:
+        """Have the random numbers that operators draw at the worker start anew from ``seed``.
+
+        What you have at a node has a generator of its own there, which ``torch.manual_seed`` does not
+        reach. All virtual workers share this process's generator, with one another and with you.
+        Raises Misuse: ``seed`` is negative, or above ``limits.MAX_SEED``.
+        """
+        if not 0 <= seed <= limits.MAX_SEED:
+            raise Misuse(f"{seed} is no seed", mend=f"Take a whole number from 0 to {limits.MAX_SEED}.")
+        self.request(Seed(seed))
 
     # ---- other workers ----
 
@@ -250,31 +292,10 @@ class VirtualWorker(BaseWorker):
                 value._id = id
         return listed
 
-    @property
-    def _tensors(self) -> dict[int, torch.Tensor]:
-        """As ``_objects``, which are all tensors."""
-        return self._objects
-
     def __getitem__(self, id: int) -> torch.Tensor:
         """Return the object of that id, as ``_objects`` has it. Raises ObjectGone."""
         objects = self._objects
         return objects[id] if id in objects else self._worker.store.find(id)
-
-    def list_objects(self) -> str:
-        """Return ``_objects`` as text."""
-        return str(self._objects)
-
-    def list_tensors(self) -> str:
-        """Return ``_tensors`` as text."""
-        return str(self._tensors)
-
-    def objects_count(self) -> int:
-        """Return how many objects the worker holds."""
-        return len(self._objects)
-
-    def tensors_count(self) -> int:
-        """Return how many tensors, pointers included, the worker holds."""
-        return len(self._objects)
 
     def shut(self) -> None:
         """Free all objects; every later request is refused, and the name is free again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,6 @@ import pytest
 import syft as sy
 from syft.node.client import NodeWorker
 from syft.node.local import LocalNode
-
-
-@pytest.fixture(scope="session")
-def nodes(start: Callable[..., LocalNode]) -> dict[str, LocalNode]:
-    """Two nodes that live as long as the tests."""
-    return {name: start(name) for name in ("bob", "alice")}
 
 
 @pytest.fixture

@@ -146,6 +146,17 @@ def test_a_model_trains_there_as_it_does_here(bob, alice):
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_each_client_has_random_numbers_of_its_own(nodes, authority, bob):
+    other = sy.connect(nodes["bob"].address, certs=authority / "me")
+    drawn = []
+    for worker in (bob, other):
+        worker.manual_seed(1)
+    for worker in (bob, other, bob):
+        torch.manual_seed(1)  # of this process only
+        drawn.append(worker.remote.torch.rand(3).get())
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
 def test_nobody_sees_anothers_objects(nodes, authority, bob):
     mine = sy.send(torch.ones(2), bob).tag("#mine")
     bob.shut()

@@ -18,7 +18,7 @@ import torch
 
 from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
-from ..messages import Answer, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run
+from ..messages import Answer, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
@@ -27,7 +27,7 @@ from .envelopes import FOR_THE_GATE, Answered, SealedBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
-_UNASKED = (Put, Release, Describe)
+_UNASKED = (Put, Release, Describe, Seed)
 
 
 class Carrier(Protocol):

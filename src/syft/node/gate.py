@@ -52,9 +52,10 @@ from .tenancy import Tenancy, with_policies
 Stream = queue.SimpleQueue[Frames | SyftError | None]
 
 #: Messages that go to the room as they are.
-_FOR_THE_ROOM = frozenset(
-    {b"run", b"put", b"get", b"fetch", b"retain", b"release", b"retire", b"describe", b"search", b"clear"}
-)
+_FOR_THE_ROOM = frozenset({
+    b"run", b"put", b"get", b"fetch", b"retain", b"release", b"retire", b"describe", b"search", b"list", b"seed",
+    b"clear",
+})  # fmt: skip
 
 
 class Ticket(NamedTuple):

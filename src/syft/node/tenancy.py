@@ -48,7 +48,8 @@ _MAX_LOGGED = 500
 #: How a room may answer what.
 _ANSWERS = {
     b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done",
-    b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"clear": b"done",
+    b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"list": b"found",
+    b"seed": b"done", b"clear": b"done",
 }  # fmt: skip
 
 
