@@ -125,17 +125,24 @@ def serve(
     certs: Annotated[Path, typer.Option(help="The worker's bundle, as syft certs issue made it.")],
     config: ConfigFile,
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where callers connect.")] = "127.0.0.1:7101",
+    metrics: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics there, to this machine alone.")
+    ] = None,
+    metrics_open: Annotated[
+        bool, typer.Option("--metrics-open", help="Let others read the metrics too; they need no certificate.")
+    ] = False,
 ) -> None:
     """Serve data to those whom the config allows, until Ctrl-C."""
     with _needs_nodes():
-        from .node.config import Config
+        from .node.config import Config, metrics_address
         from .node.serve import serve
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+        measured = None if metrics is None else metrics_address(metrics, open_to_others=metrics_open)
         node = Config.load(config, id)
         typer.echo(f"{id}: data sets: {', '.join(data.name for data in node.data) or 'none'}")
         typer.echo(f"{id}: audit log and requests are kept in {node.state}")
-        serve(node, listen, certs, lambda address: typer.echo(f"{id}: ready at {address}"))
+        serve(node, listen, certs, lambda what: typer.echo(f"{id}: {what}"), measured)
     typer.echo(f"{id}: stopped")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from ..errors import AuditFailed
 from .journal import Journal, Torn
 from .release import Decision, Move, Movement, Release, Shape
 
@@ -59,10 +62,17 @@ EVERYTHING: Final = Wanted()
 
 
 class AuditLog:
-    """The audit log in the file ``path``: it only grows, and only its owner can read it."""
+    """The audit log in the file ``path``: it only grows, and only its owner can read it.
+
+    Attributes:
+        failures: entries that it could not take since it was opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path, msgspec.json.Decoder(Entry))
+        self._counts = threading.Lock()
+        self._counted: Counter[tuple[str, bool]] = Counter()
+        self.failures = 0
 
     def note(self, client: str, room: str, release: Release, decision: Decision) -> None:
         """Write down a release and its answer; to be called before anything leaves.
@@ -90,7 +100,19 @@ class AuditLog:
 
     def append(self, entry: Entry) -> None:
         """Write down any entry. Raises AuditFailed."""
-        self._journal.append(entry, lasting=entry.allowed and bool(entry.policies))
+        try:
+            self._journal.append(entry, lasting=entry.allowed and bool(entry.policies))
+        except AuditFailed:
+            with self._counts:
+                self.failures += 1
+            raise
+        with self._counts:
+            self._counted[entry.what, entry.allowed] += 1
+
+    def counted(self) -> dict[tuple[str, bool], int]:
+        """Return how many entries of each kind and answer this process has written."""
+        with self._counts:
+            return dict(self._counted)
 
     def read(self, wanted: Wanted = EVERYTHING) -> Iterator[Entry | Torn]:
         """Yield the wanted entries, oldest first, and every line that a kill or a full disk cut off.

@@ -6,6 +6,7 @@ names file and key.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections import Counter
@@ -109,12 +110,33 @@ _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+))
 _MAX_PORT = 65535
 
 
-def parse_address(text: str) -> Address:
-    """Read HOST:PORT; an IPv6 address stands in brackets. Raises ValueError."""
+def parse_address(text: str, *, lowest: int = 1) -> Address:
+    """Read HOST:PORT; an IPv6 address stands in brackets. Raises ValueError; also for a port below ``lowest``."""
     match = _ADDRESS.fullmatch(text)
-    if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
+    if match is None or not lowest <= int(match["port"]) <= _MAX_PORT:
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:7101")
     return Address(match["six"] or match["host"], int(match["port"]))
+
+
+def metrics_address(text: str, *, open_to_others: bool) -> Address:
+    """Read where metrics are to be served; port 0 takes a free one.
+
+    Raises BadConfig: it is no address, or one that others can reach, and it is not ``open_to_others``.
+    """
+    try:
+        address = parse_address(text, lowest=0)
+    except ValueError as error:
+        raise BadConfig(f"--metrics: {error}") from error
+    try:
+        alone = ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        alone = address.host == "localhost"
+    if not alone and not open_to_others:
+        raise BadConfig(
+            f"--metrics: others can reach {address}, and metrics are read without a certificate",
+            mend="Take an address of this machine alone, 127.0.0.1; or say --metrics-open if you mean it.",
+        )
+    return address
 
 
 class Config(NamedTuple):

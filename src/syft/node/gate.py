@@ -28,6 +28,7 @@ from ..wire import Meta
 from . import release as release_of
 from .audit import Entry
 from .certs import Bundle, name_in, tls_name
+from .counts import Counts
 from .desk import Desk
 from .envelopes import (
     FOR_THE_GATE,
@@ -139,6 +140,7 @@ class Session:
                 if batch.first != self.accepted + 1:
                     raise MalformedMessage("a batch is missing", where=self.tenancy.room.worker)
                 self.accepted = last
+                self._gate.counts.took(len(batch.messages), _size(frames))
                 self._pass_on(batch, frames, last)
         return True
 
@@ -226,6 +228,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, bundle: Bundle, nursery: Nursery, desk: Desk) -> None:
         self._worker, self._bundle, self._nursery, self._desk = bundle.name, bundle, nursery, desk
+        self.counts = Counts()
         self._limits = desk.limits
         self._tenancies: list[Tenancy] = []
         self._lock = threading.Lock()
@@ -253,6 +256,11 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         for session in sessions:
             session.tenancy.close()
 
+    def present(self) -> tuple[int, list[Tenancy]]:
+        """Return how many sessions there are, and all clients' rooms."""
+        with self._lock:
+            return len(self._sessions), list(self._tenancies)
+
     # ---- sessions ----
 
     def _serve(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -279,6 +287,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             else:
                 yield from pack(item)
                 session.read(stream, item)
+                self.counts.gave(_size(item))
 
     def _session(self, caller: str, opening: Opening) -> Session:
         id = opening.session
@@ -338,6 +347,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             for guest in guests:
                 self._sessions.pop(guest)
             self._tenancies.remove(tenancy)
+            self.counts.left(died=tenancy.room.died, cpu_seconds=tenancy.room.cpu_seconds())
         tenancy.close()
         self._show()
         for session in guests.values():
@@ -426,6 +436,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _deliver(self, message: Give, frames: Frames, value: msgspec.Raw, policies: frozenset[Policy]) -> Frames:
         """Hand a value, and the policies that go with it, to the gate of ``message.to``; return that gate's answer."""
         frames = [msgspec.msgpack.encode((message.ticket, value, tuple(policies))), *frames[1:]]
+        self.counts.gave(_size(frames))
         with self._dial(message.to, message.address) as connection:
             try:
                 return read_record(PacketSource(connection.stream_stream(DELIVER)(pack(frames))))
@@ -447,6 +458,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             error = NotPermitted("nobody here expects this delivery", where=self._worker, mend="Move the object again.")
             yield from pack(failed(0, error))
             return
+        self.counts.took(0, _size(frames))
         tenancy = expected.tenancy
         tenancy.enter(policies)  # they came with the value, and hold here as they do there
         put = msgspec.msgpack.encode((1, True, 0, [("put", expected.id, value, (), "", None)]))

@@ -16,8 +16,9 @@ from ..errors import SyftError, WorkerShut
 from ..wire import Frame
 from .envelopes import Batch, Opening, PacketSource, Welcome, pack, read_record
 
-SESSION = "/syft.Node/Session"
-DELIVER = "/syft.Node/Deliver"
+SERVICE = "syft.Node"
+SESSION = f"/{SERVICE}/Session"
+DELIVER = f"/{SERVICE}/Deliver"
 
 #: Of both sides. A side that hears nothing asks; one that is not answered gives the connection up.
 OPTIONS = [

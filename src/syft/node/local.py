@@ -28,6 +28,7 @@ class LocalNode:
     Attributes:
         address: where it listens.
         process: that it is.
+        said: the lines that it wrote before it was ready.
         log: the file of what it says on its standard error.
 
     Raises:
@@ -47,6 +48,7 @@ class LocalNode:
                 stderr=log,
                 text=True,
             )
+        self.said = ""
         self.address = self._ready()
 
     def _ready(self) -> str:
@@ -54,6 +56,7 @@ class LocalNode:
             _, ready, address = line.partition(": ready at ")
             if ready:
                 return address.strip()
+            self.said += line
         self.stop()
         raise NodeError(f"the node {self.name} did not start: {self.log.read_text().strip()}")
 

@@ -15,6 +15,7 @@ import msgspec
 from .. import wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..worker import failure_of
+from .desk import cpu_of
 from .envelopes import Answered, SealedAnswered, SocketSource, read_record, send_record
 from .nursery import Nursery, Order
 
@@ -35,7 +36,8 @@ class Room:
         self._lock = threading.Lock()
         self._sending, self._answering = threading.Lock(), threading.Lock()  # of _batches, of _calls
         self._awaited: deque[tuple[int, Receive]] = deque()
-        self._ended = False
+        self._ended = self._closed = False
+        self._cpu_seconds = 0.0
         self.pid, self._process, self._batches, self._calls = nursery.open_room(order)
         threading.Thread(target=self._listen, name=f"room at {self.worker}", daemon=True).start()
         self._caller = threading.Thread(target=self._listen_to_calls, name=f"calls at {self.worker}", daemon=True)
@@ -62,8 +64,23 @@ class Room:
         with self._answering, suppress(OSError):
             send_record(self._calls, [worker.encode(), *frames])
 
+    @property
+    def died(self) -> bool:
+        """Whether it ended before it was closed."""
+        return self._ended and not self._closed
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of its process; of one that died, as it was when last looked at."""
+        if not self._ended:
+            self._cpu_seconds = max(self._cpu_seconds, cpu_of(self.pid))
+        return self._cpu_seconds
+
     def close(self) -> None:
         """End the room's process."""
+        self._closed = True
+        self._kill()
+
+    def _kill(self) -> None:
         with self._lock:
             if not self._ended:
                 with suppress(ProcessLookupError):
@@ -80,7 +97,7 @@ class Room:
                         raise MalformedMessage("the room answers what was not asked", where=self.worker)
                     _, receive = self._awaited.popleft()
                 receive(frames)
-        self.close()
+        self._kill()
         self._end()
 
     def _listen_to_calls(self) -> None:
@@ -89,7 +106,7 @@ class Room:
             while True:
                 name, *frames = read_record(source)
                 self._calling(bytes(name).decode(), frames)
-        self.close()
+        self._kill()
 
     def _end(self) -> None:
         """Answer whoever waits; then close what others might still be writing to."""

@@ -10,18 +10,21 @@ from pathlib import Path
 
 from ..errors import BadConfig
 from .certs import Bundle
-from .config import Config
+from .config import Address, Config
 from .nursery import Nursery
 
 
-def serve(config: Config, listen: str, certs: str | Path, ready: Callable[[str], None]) -> None:
+def serve(
+    config: Config, listen: str, certs: str | Path, tell: Callable[[str], None], metrics: Address | None = None
+) -> None:
     """Serve the worker ``config.owner`` at ``listen`` until SIGTERM or Ctrl-C.
 
     Args:
         config: its data, who may do what with it, and limits.
         listen: host and port; port 0 takes a free one.
         certs: the folder of the node's bundle, whose name must be the worker's.
-        ready: told the address once callers may connect.
+        tell: called with a line of text where metrics are, and with ``ready at ADDRESS`` once callers may connect.
+        metrics: where to serve Prometheus metrics, without certificates.
 
     Raises:
         BadCertificate: the bundle is not valid.
@@ -35,12 +38,14 @@ def serve(config: Config, listen: str, certs: str | Path, ready: Callable[[str],
         )
     nursery = Nursery()
     try:
-        _serve(config, listen, bundle, nursery, ready)
+        _serve(config, listen, bundle, nursery, tell, metrics)
     finally:
         nursery.close()
 
 
-def _serve(config: Config, listen: str, bundle: Bundle, nursery: Nursery, ready: Callable[[str], None]) -> None:
+def _serve(
+    config: Config, listen: str, bundle: Bundle, nursery: Nursery, tell: Callable[[str], None], metrics: Address | None
+) -> None:
     # Only now: a process that has imported gRPC must not be forked, and no room inherits the owner's data.
     from concurrent.futures import ThreadPoolExecutor
 
@@ -51,13 +56,14 @@ def _serve(config: Config, listen: str, bundle: Bundle, nursery: Nursery, ready:
     from .data import load
     from .desk import Desk
     from .gate import Gate
+    from .health import Health
     from .link import OPTIONS
 
     desk = Desk(config, load)
-    gate = Gate(bundle, nursery, desk)
+    gate, health = Gate(bundle, nursery, desk), Health()
     server = grpc.server(
         ThreadPoolExecutor(limits.SESSIONS_OF_A_CLIENT * config.limits.clients + limits.ERRANDS),
-        handlers=[gate],
+        handlers=[gate, health.handler()],
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
@@ -69,12 +75,17 @@ def _serve(config: Config, listen: str, bundle: Bundle, nursery: Nursery, ready:
         port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         raise BadConfig(f"nothing can listen at {listen}", mend="Is the port taken? Choose another.") from error
+    if metrics is not None:
+        from .metrics import serve_metrics
+
+        tell(f"metrics at {serve_metrics(metrics, gate, desk)}")
     server.start()
     stopped = _on_signal()
     address = f"{listen.rpartition(':')[0]}:{port}"
     desk.opened(address)
-    ready(address)
+    tell(f"ready at {address}")
     stopped.recv(1)
+    health.enter_graceful_shutdown()
     gate.close()
     server.stop(limits.GOODBYE_SECONDS).wait()
     desk.close()

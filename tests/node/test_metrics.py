@@ -1,0 +1,199 @@
+"""Prometheus metrics and gRPC health of a node, read by their own clients."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+import syft as sy
+from syft.errors import BadConfig, GetNotPermitted, NodeError, WorkerShut
+from syft.node.certs import tls_name
+from syft.node.config import metrics_address
+from syft.node.local import LocalNode
+
+from ..chaos.conftest import until
+
+pytestmark = pytest.mark.in_process
+
+CONFIG = '[[data]]\nname = "heart"\npath = "x.npz"\nuse = ["me"]\n'
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(scope="module")
+def node(authority, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("meter")
+    np.savez(folder / "x.npz", x=np.ones(3, dtype=np.float32))
+    config = folder / "meter.toml"
+    config.write_text(CONFIG)
+    with LocalNode(authority, "meter", config, ["--metrics", "127.0.0.1:0"]) as node:
+        yield node
+
+
+@pytest.fixture
+def url(node):
+    """Where its metrics are, which it has said before it was ready."""
+    url = re.search(r"^meter: metrics at (http://127\.0\.0\.1:\d+/metrics)$", node.said, re.MULTILINE)[1]
+    until(lambda: read(url)["syft_rooms",] == 0)
+    return url
+
+
+def read(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_tell_what_a_node_does(node, url, authority):
+    before = read(url)
+    assert all(before[f"syft_{name}",] == 0 for name in ("rooms", "clients", "sessions", "requests_open"))
+    bob, other = (sy.connect(node.address, certs=authority / "me") for _ in range(2))
+    x = sy.send(torch.ones(1000), bob)
+    for _ in range(200):
+        x = x + 1
+    assert x.get().sum() == 201_000
+    (heart,) = bob.search("#heart")
+    y = heart + 1
+    for _ in range(3):
+        with pytest.raises(GetNotPermitted):
+            y.get()
+    y.request(reason="a \nmean")
+    with pytest.raises(GetNotPermitted):
+        y.get()
+    now = read(url)
+    new = {name: value - before.get(name, 0) for name, value in now.items()}
+    assert (now["syft_rooms",], now["syft_clients",], now["syft_sessions",], now["syft_requests_open",]) == (2, 1, 2, 1)
+    assert 200 < new["syft_messages_total",] < 600
+    assert all(4000 < new[f"syft_{way}_bytes_total",] < 100_000 for way in ("received", "sent"))
+    assert new["syft_releases_total", "allowed", "get"] == 1 and new["syft_releases_total", "denied", "get"] == 4
+    assert new["syft_rooms_memory_bytes",] > 1e6 and new["syft_rooms_cpu_seconds_total",] > 0
+    assert new["syft_rooms_died_total",] == 0 and now["process_open_fds",] > 5
+    bob.shut()
+    other.shut()
+    until(lambda: read(url)["syft_rooms",] == 0)
+    later = read(url)
+    assert later["syft_sessions",] == later["syft_requests_open",] == 0
+    assert all(later[name] >= value for name, value in now.items() if name[0].endswith("_total"))
+
+
+def test_rooms_that_die_are_counted_once(node, url, authority):
+    before = read(url)["syft_rooms_died_total",]
+    bob = sy.connect(node.address, certs=authority / "me")
+    assert sy.send(torch.ones(3), bob).sum().item() == 3
+    (room,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    (room,) = Path(f"/proc/{room}/task/{room}/children").read_text().split()
+    os.kill(int(room), signal.SIGKILL)
+    with pytest.raises(WorkerShut):
+        sy.send(torch.ones(3), bob).sum().item()
+    assert read(url)["syft_rooms_died_total",] == before + 1
+    bob.shut()
+    until(lambda: read(url)["syft_rooms",] == 0)
+    assert read(url)["syft_rooms_died_total",] == before + 1
+
+
+def test_no_name_is_in_them(node, url, authority):
+    bob = sy.connect(node.address, certs=authority / "me")
+    (heart,) = bob.search("#heart")
+    heart.sum().request(reason="curious")
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text = answer.read().decode()
+    bob.shut()
+    labels = set(re.findall(r'=(".*?")', text))
+    assert labels <= {'"get"', '"move"', '"shape"', '"connect"', '"call"', '"ticket"', '"allowed"', '"denied"'}
+    assert not re.search(r"\b(me|heart|curious|meter)\b", text)
+
+
+def test_a_reader_that_says_nothing_does_not_keep_the_others_out(node, url):
+    host, port = re.search(r"//(.*):(\d+)/", url).groups()
+    with socket.create_connection((host, int(port))):
+        assert read(url)["syft_rooms",] == 0
+    until(lambda: "metrics: timed out" in node.log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("0.0.0.0:9101", "--metrics-open"),
+        ("192.0.2.1:9101", "--metrics-open"),
+        ("[::]:9101", "--metrics-open"),
+        ("example.org:9101", "--metrics-open"),
+        ("9101", "HOST:PORT"),
+        ("127.0.0.1:x", "HOST:PORT"),
+        ("127.0.0.1:70000", "HOST:PORT"),
+    ],
+)
+def test_only_this_machine_unless_said_so(address, told):
+    with pytest.raises(BadConfig, match=told):
+        metrics_address(address, open_to_others=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "others"), [("127.0.0.1:0", False), ("[::1]:9101", False), ("localhost:1", False), ("0.0.0.0:1", True)]
+)
+def test_where_they_may_be(address, others):
+    assert str(metrics_address(address, open_to_others=others)) == address
+
+
+def test_a_port_that_is_taken_ends_the_start_with_a_line(authority):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(NodeError, match=f"nothing can listen at {address}"):
+            LocalNode(authority, "late", options=["--metrics", address])
+
+
+# ---- health ------------------------------------------------------------------------------------
+
+
+def channel_to(node, bundle):
+    credentials = grpc.ssl_channel_credentials(
+        *((bundle / name).read_bytes() for name in ("ca.pem", "key.pem", "cert.pem"))
+    )
+    options = [("grpc.ssl_target_name_override", tls_name(node.name))]
+    return grpc.secure_channel(node.address, credentials, options)
+
+
+def check(stub, service=""):
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5, wait_for_ready=True).status
+
+
+def test_health_is_for_those_who_have_a_certificate(node):
+    with grpc.insecure_channel(node.address) as channel, pytest.raises(grpc.RpcError):
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+
+
+def test_nobody_watches(node, authority):
+    with channel_to(node, authority / "me") as channel, pytest.raises(grpc.RpcError) as refused:
+        next(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="x" * 1000), timeout=5))
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_health_until_the_end(node, authority):  # last, as it ends the node
+    bob = sy.connect(node.address, certs=authority / "me")
+    (heart,) = bob.search("#heart")
+    heart.sum().request(reason="so that the node has something to write at its end")
+    with channel_to(node, authority / "me") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        assert check(stub) == check(stub, "syft.Node") == SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            check(stub, "other")
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+        with (node.config.parent / "meter-state/requests.jsonl").open("rb") as requests:
+            fcntl.flock(requests, fcntl.LOCK_EX)  # it has to wait with its end
+            node.process.terminate()
+            until(lambda: check(stub) == NOT_SERVING)
+    assert node.process.wait(10) == 0
