@@ -131,6 +131,7 @@ def serve(
     metrics_open: Annotated[
         bool, typer.Option("--metrics-open", help="Let others read the metrics too; they need no certificate.")
     ] = False,
+    until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop also when the standard input ends.")] = False,
 ) -> None:
     """Serve data to those whom the config allows, until Ctrl-C."""
     with _needs_nodes():
@@ -142,7 +143,7 @@ def serve(
         node = Config.load(config, id)
         typer.echo(f"{id}: data sets: {', '.join(data.name for data in node.data) or 'none'}")
         typer.echo(f"{id}: audit log and requests are kept in {node.state}")
-        serve(node, listen, certs, lambda what: typer.echo(f"{id}: {what}"), measured)
+        serve(node, listen, certs, lambda what: typer.echo(f"{id}: {what}"), measured, until_eof=until_eof)
     typer.echo(f"{id}: stopped")
 
 

@@ -1,4 +1,7 @@
-"""Nodes on this machine, each a process of its own that ``syft serve`` runs: for the demo, tests and benchmarks."""
+"""Nodes on this machine, each a process of its own that ``syft serve`` runs: for the demo, tests and benchmarks.
+
+They end with the process that started them, however that ends; Ctrl-C is that process's to handle.
+"""
 
 from __future__ import annotations
 
@@ -42,22 +45,26 @@ class LocalNode:
         command = [sys.executable, "-m", "syft.cli", "serve", "--id", name, "--certs", str(bundle)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--config", str(self.config), "--listen", f"{_HOST}:0", *options],
-                stdin=subprocess.DEVNULL,
+                [*command, "--config", str(self.config), "--listen", f"{_HOST}:0", "--until-eof", *options],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                process_group=0,
             )
         self.said = ""
-        self.address = self._ready()
+        try:
+            self.address = self._ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def _ready(self) -> str:
-        for line in self._output():
+        for line in cast(IO[str], self.process.stdout):
             _, ready, address = line.partition(": ready at ")
             if ready:
                 return address.strip()
             self.said += line
-        self.stop()
         raise NodeError(f"the node {self.name} did not start: {self.log.read_text().strip()}")
 
     def stop(self) -> int:
@@ -69,10 +76,8 @@ class LocalNode:
             self.process.kill()
             return self.process.wait()
         finally:
-            self._output().close()
-
-    def _output(self) -> IO[str]:
-        return cast(IO[str], self.process.stdout)
+            for pipe in (self.process.stdin, self.process.stdout):
+                cast(IO[str], pipe).close()
 
     def __enter__(self) -> LocalNode:
         return self

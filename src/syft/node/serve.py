@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from ..errors import BadConfig
 from .certs import Bundle
@@ -15,7 +18,13 @@ from .nursery import Nursery
 
 
 def serve(
-    config: Config, listen: str, certs: str | Path, tell: Callable[[str], None], metrics: Address | None = None
+    config: Config,
+    listen: str,
+    certs: str | Path,
+    tell: Callable[[str], None],
+    metrics: Address | None = None,
+    *,
+    until_eof: bool = False,
 ) -> None:
     """Serve the worker ``config.owner`` at ``listen`` until SIGTERM or Ctrl-C.
 
@@ -25,6 +34,7 @@ def serve(
         certs: the folder of the node's bundle, whose name must be the worker's.
         tell: called with a line of text where metrics are, and with ``ready at ADDRESS`` once callers may connect.
         metrics: where to serve Prometheus metrics, without certificates.
+        until_eof: also end when the standard input does: whoever holds its other end has gone, however that was.
 
     Raises:
         BadCertificate: the bundle is not valid.
@@ -38,13 +48,19 @@ def serve(
         )
     nursery = Nursery()
     try:
-        _serve(config, listen, bundle, nursery, tell, metrics)
+        _serve(config, listen, bundle, nursery, tell, metrics, [sys.stdin] if until_eof else [])
     finally:
         nursery.close()
 
 
 def _serve(
-    config: Config, listen: str, bundle: Bundle, nursery: Nursery, tell: Callable[[str], None], metrics: Address | None
+    config: Config,
+    listen: str,
+    bundle: Bundle,
+    nursery: Nursery,
+    tell: Callable[[str], None],
+    metrics: Address | None,
+    ends: list[TextIO],
 ) -> None:
     # Only now: a process that has imported gRPC must not be forked, and no room inherits the owner's data.
     from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +100,7 @@ def _serve(
     address = f"{listen.rpartition(':')[0]}:{port}"
     desk.opened(address)
     tell(f"ready at {address}")
-    stopped.recv(1)
+    select.select([stopped, *ends], [], [])
     health.enter_graceful_shutdown()
     gate.close()
     server.stop(limits.GOODBYE_SECONDS).wait()
