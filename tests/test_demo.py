@@ -18,15 +18,8 @@ from syft.demo import run as demo_run
 from syft.demo.data import Digits, load_digits
 from syft.demo.display import Display
 from syft.demo.plot import _STYLE, _draw, save_plot
-from syft.demo.training import (
-    Experiment,
-    Federation,
-    Party,
-    Round,
-    Settings,
-    make_model,
-    refusal,
-)
+from syft.demo.training import Experiment, Federation, Party, Round, Settings, make_model
+from syft.demo.venue import OneProcess
 from syft.errors import GetNotPermitted, SendNotPermitted, WorkerNotFound
 
 # The demo brings its own transport, through bytes.
@@ -42,7 +35,7 @@ def digits() -> Digits:
 @pytest.fixture
 def federation(digits: Digits) -> Iterator[Federation]:
     shares = [digits.at(torch.arange(start, end)) for start, end in ((0, 20), (20, 80), (80, 120), (120, 160))]
-    federation = Federation(shares, Settings(owners=4))
+    federation = Federation(OneProcess(shares), Settings(owners=4))
     yield federation
     federation.shut()
 
@@ -123,7 +116,7 @@ def test_only_averages_are_fetched(federation: Federation, monkeypatch: pytest.M
 
     tensors = len(list(model.parameters()))
     assert len(moved) >= 2 * 4 * (tensors + 1)
-    fetched = federation.traffic.fetched
+    fetched = federation.venue.traffic.fetched
     assert {worker for worker, _ in fetched} == {"aggregator"}
     assert len(fetched) == 2 * (tensors + 1)  # the average and its loss, each round
     assert moved.isdisjoint(id for _, id in fetched)
@@ -132,7 +125,7 @@ def test_only_averages_are_fetched(federation: Federation, monkeypatch: pytest.M
 def test_single_updates_are_refused(federation: Federation) -> None:
     federation.round(make_model(0), lambda what: None)
     places = list(itertools.chain.from_iterable((f"owner-{i}", "aggregator") for i in range(1, 5)))
-    assert [worker for worker, _ in federation.traffic.refused] == places
+    assert [worker for worker, _ in federation.venue.traffic.refused] == places
     assert all(f"(at {place})" in text for place, text in zip(places, federation.refusals, strict=True))
 
 
@@ -153,7 +146,7 @@ def test_images_and_losses_are_refused_too(federation: Federation) -> None:
 def test_refusal_that_does_not_come_is_an_error() -> None:
     bob = sy.VirtualWorker(id="bob")
     with pytest.raises(AssertionError, match="single update"):
-        refusal(sy.send(make_model(0), bob))
+        OneProcess([]).refusal(sy.send(make_model(0), bob))
 
 
 def test_round_leaves_nothing_behind(federation: Federation) -> None:
@@ -164,11 +157,11 @@ def test_round_leaves_nothing_behind(federation: Federation) -> None:
 
 
 def test_bytes_are_those_of_the_messages(federation: Federation) -> None:
-    before = federation.traffic.bytes
+    before = federation.venue.traffic.bytes
     average, _ = federation.round(make_model(0), lambda what: None)
     model = sum(p.numel() * 4 for p in average.parameters())
     tensors = 4 * model + 4 * model + model  # to the owners, on to the aggregator, the average home
-    assert tensors < federation.traffic.bytes - before < 1.2 * tensors
+    assert tensors < federation.venue.traffic.bytes - before < 1.2 * tensors
 
 
 # ---- the experiment ----

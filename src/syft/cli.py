@@ -58,6 +58,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the plot goes, a .png; a .pdf is put beside it.")] = Path(
         "federation.out.png"
     ),
+    nodes: Annotated[bool, typer.Option("--nodes", help="Each worker is a node, in a process of its own.")] = False,
 ) -> None:
     """Train on real digits that several owners hold; only averages of their updates are ever fetched."""
     if not 0.01 <= alpha <= 1e6:  # also false of nan, which a range of typer's calls too large
@@ -69,7 +70,15 @@ def demo(
     except ModuleNotFoundError as error:
         raise SystemExit(f"The demo needs {error.name}: pip install 'syft-pointers[demo]'") from error
     settings = Settings(rounds=rounds, owners=owners, alpha=alpha, seed=seed, epochs=epochs)
-    if not run(settings, out, Console(highlight=False)):
+    console = Console(highlight=False)
+    if nodes:
+        with _needs_nodes():
+            from .demo.nodes import Nodes
+
+            finished = run(settings, out, console, Nodes)
+    else:
+        finished = run(settings, out, console)
+    if not finished:
         raise typer.Exit(_INTERRUPTED)
 
 

@@ -68,9 +68,9 @@ class Display:
             table.add_row(f"owner-{i}", *cells, str(len(share)))
         self._console.print(table, "", sep="\n")
 
-    def refusals(self, texts: Sequence[str]) -> None:
-        """Show what workers said to a caller who asked for single updates."""
-        self._console.print("[bold]The caller asks for a single update, at an owner and at the aggregator:")
+    def refusals(self, asking: str, texts: Sequence[str]) -> None:
+        """Show what workers said to a stranger who asked for single updates."""
+        self._console.print(f"[bold]{asking}", soft_wrap=True)
         for text in texts:
             self._console.print(f"  {text.splitlines()[0]}", soft_wrap=True)
         self._console.print()
@@ -80,12 +80,12 @@ class Display:
         if r.number == 1:
             self._console.print(
                 f"[bold]{'round':>7}  {'loss':>6}  {'federated':<20}  {'pooled':>7}"
-                f"  {'one alone':>9}  {'moved':>8}  {'time':>6}"
+                f"  {'one alone':>9}{'     moved' if r.bytes else ''}  {'time':>6}"
             )
         self._console.print(
             f"{r.number:>3}/{self._settings.rounds:<3}  {r.loss:>6.3f}  [bold]{_percent(r.federated)}[/]"
             f" [blue]{_bar(r.federated)}[/]  {_percent(r.pooled)}  {_percent(_mean(r.alone)):>9}"
-            f"  {_megabytes(r.bytes):>8}  {r.seconds:>4.1f} s",
+            f"{f'  {_megabytes(r.bytes):>8}' if r.bytes else ''}  {r.seconds:>4.1f} s",
             highlight=False,
         )
 
@@ -97,27 +97,21 @@ class Display:
         table.add_column("accuracy", justify="right")
         table.add_column("what leaves an owner")
         table.add_row("all images in one place", _estimate(last.pooled), "its images")
-        table.add_row("federation", _estimate(last.federated), "a model, only to be averaged", style="bold blue")
+        table.add_row("federation", _estimate(last.federated), "a model, to the aggregator", style="bold blue")
         table.add_row("the best owner alone", _estimate(max(last.alone)), "nothing")
         table.add_row("one owner alone, mean", _estimate(_mean(last.alone)), "nothing")
-        traffic = federation.traffic
-        from_aggregator = sum(worker == "aggregator" for worker, _ in traffic.fetched)
         self._console.print("", table, sep="\n")
-        self._console.print(
-            f"Fetched from the aggregator: {from_aggregator} tensors, all of them averages."
-            f"\nFetched from owners: {len(traffic.fetched) - from_aggregator}. Refused: {len(traffic.refused)}."
-            f"\nMoved: {_megabytes(sum(r.bytes for r in rounds))}, every message counted as it is on the wire."
-            f"\nTime in all: {seconds:.0f} s.",
-            highlight=False,
-        )
+        moved = sum(r.bytes for r in rounds)
+        lines = [
+            *federation.venue.evidence(),
+            *([f"Moved: {_megabytes(moved)}, every message counted as it is on the wire."] if moved else []),
+            f"Time in all: {seconds:.0f} s.",
+        ]
+        self._console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
 
     def saved(self, paths: Sequence[Path]) -> None:
         """Say where the plot is."""
         self._console.print(f"Plot: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
-
-    def stopped(self, done: int) -> None:
-        """Say that the user stopped the run."""
-        self._console.print(f"\nStopped after {done} of {self._settings.rounds} rounds.")
 
 
 def _mean(values: Sequence[float]) -> float:

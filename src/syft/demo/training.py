@@ -1,12 +1,9 @@
 """The federation, and what it is measured against.
 
 Each data owner has a worker with its own images, which are private: what is computed from them, a
-loss or an updated model, leaves that worker only in the name of the aggregator. The caller sends
-the model to each owner and trains it there; the updates move straight to the aggregator, which
-averages them, and only the average is fetched.
-
-All of it is in one process, where a name is the caller's word. What the demo shows is that the
-caller needs no single update, and gets none in its own name.
+loss or an updated model, may leave that worker only for the aggregator's, and in the coordinator's
+name. The coordinator sends the model to each owner and trains it there; the updates move straight to
+the aggregator, which averages them, and only the average is fetched.
 """
 
 from __future__ import annotations
@@ -20,18 +17,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ..annotations import private_tensor, tag
-from ..errors import GetNotPermitted
 from ..fl import dirichlet_split
 from ..fl.utils import federated_avg
 from ..pointer import PointerTensor
 from ..verbs import get, move, send
-from ..workers import VirtualWorker
 from .data import Digits, load_digits
-from .traffic import Traffic
-
-#: In whose name models and losses move to the aggregator, and averages come back.
-AGGREGATOR = "aggregator"
+from .venue import COORDINATOR, OneProcess, Venue
 
 Tick = Callable[[str], None]
 
@@ -67,7 +58,7 @@ class Round(NamedTuple):
         federated: accuracy of the averaged model on the test images, 0 to 1, as the next two.
         pooled: accuracy of the model trained on all images in one place, for as many epochs.
         alone: accuracy of each owner's model trained on its own images only, for as many epochs.
-        bytes: of all messages of the round's federated part.
+        bytes: of all messages of the round's federated part; 0 where they are not counted.
         seconds: that its federated part took.
     """
 
@@ -109,48 +100,41 @@ class Party:
 
 
 class Federation:
-    """Data owners, each with a worker of its own, and the aggregator that they trust.
+    """Data owners and the aggregator, at the workers of a venue.
 
     Attributes:
-        traffic: what has crossed between the workers and the caller.
-        refusals: what workers said when the caller asked for each single update, in its own name.
+        refusals: what workers said when a stranger asked for each single update.
     """
 
-    def __init__(self, shares: Sequence[Digits], settings: Settings) -> None:
-        self.traffic = Traffic()
+    def __init__(self, venue: Venue, settings: Settings) -> None:
+        self.venue = venue
         self.refusals: list[str] = []
-        self._aggregator = VirtualWorker(id="aggregator", transport=self.traffic.to)
-        self._owners = [self._owner(f"owner-{i}", share) for i, share in enumerate(shares, 1)]
-        self._parties = [
-            Party(Digits(*owner.search("#images"), *owner.search("#labels")), settings) for owner in self._owners
-        ]
-        self._sizes = {owner.id: len(share) for owner, share in zip(self._owners, shares, strict=True)}
-
-    def _owner(self, name: str, share: Digits) -> VirtualWorker:
-        private = (private_tensor(tensor, [AGGREGATOR]) for tensor in share)
-        data = [tag(tensor, word) for tensor, word in zip(private, ("#images", "#labels"), strict=True)]
-        return VirtualWorker(id=name, data=data, transport=self.traffic.to)
+        self._parties = {
+            owner: Party(Digits(*owner.search("#images"), *owner.search("#labels")), settings) for owner in venue.owners
+        }
 
     def round(self, model: nn.Module, tick: Tick) -> tuple[nn.Module, float]:
         """Train copies of ``model`` at all owners; return their average, and their mean loss."""
-        updates, losses = {}, {}
-        for owner, party in zip(self._owners, self._parties, strict=True):
+        trained = {}
+        for owner, party in self._parties.items():  # all begin before any is waited for
             tick(f"{owner.id} trains")
             update = send(copy.deepcopy(model), owner)
-            loss = party.train(update)
-            self.refusals.append(refusal(update))
-            updates[owner.id] = move(update, self._aggregator, user=AGGREGATOR)
-            losses[owner.id] = move(loss, self._aggregator, user=AGGREGATOR)
-            self.refusals.append(refusal(update))
+            trained[owner] = update, party.train(update)
+        updates, losses = {}, {}
+        for owner, (update, loss) in trained.items():
+            self.refusals.append(self.venue.refusal(update))
+            updates[owner] = move(update, self.venue.aggregator, user=COORDINATOR)
+            losses[owner] = move(loss, self.venue.aggregator, user=COORDINATOR)
+            self.refusals.append(self.venue.refusal(update))
         tick("the aggregator averages")
-        average = federated_avg(updates, self._sizes)
-        loss = sum(self._sizes[name] * loss for name, loss in losses.items()) / sum(self._sizes.values())
-        return get(average, user=AGGREGATOR), get(loss, user=AGGREGATOR).item()
+        sizes = {owner: len(party.digits) for owner, party in self._parties.items()}
+        average = federated_avg(updates, sizes)
+        loss = sum(sizes[owner] * loss for owner, loss in losses.items()) / sum(sizes.values())
+        return get(average, user=COORDINATOR), get(loss, user=COORDINATOR).item()
 
     def shut(self) -> None:
-        """Shut all workers."""
-        for worker in (*self._owners, self._aggregator):
-            worker.shut()
+        """End the venue."""
+        self.venue.shut()
 
 
 class Experiment:
@@ -164,13 +148,13 @@ class Experiment:
         ticks: how often :meth:`rounds` calls its ``tick``.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, venue: Callable[[Sequence[Digits]], Venue] = OneProcess) -> None:
         generator = torch.Generator().manual_seed(settings.seed)
         pool, self._test = load_digits(generator)
         split = dirichlet_split(pool.labels, settings.owners, settings.alpha, settings.seed)
         self.shares = [pool.at(indices) for indices in split]
         self.model = make_model(settings.seed)
-        self.federation = Federation(self.shares, settings)
+        self.federation = Federation(venue(self.shares), settings)
         self.ticks = settings.rounds * (2 * settings.owners + 2)
         self._settings = settings
         self._pooled = (Party(pool, settings), copy.deepcopy(self.model))
@@ -179,7 +163,7 @@ class Experiment:
     def rounds(self, tick: Tick = lambda what: None) -> Iterator[Round]:
         """Run all rounds, yielding each as it ends; ``tick`` is told what comes next."""
         for number in range(1, self._settings.rounds + 1):
-            began, bytes_before = time.perf_counter(), self.federation.traffic.bytes
+            began, bytes_before = time.perf_counter(), self.federation.venue.bytes
             self.model, loss = self.federation.round(self.model, tick)
             seconds = time.perf_counter() - began
             for i, (party, model) in enumerate([self._pooled, *self._alone]):
@@ -191,7 +175,7 @@ class Experiment:
                 federated=self._accuracy(self.model),
                 pooled=self._accuracy(self._pooled[1]),
                 alone=tuple(self._accuracy(model) for _, model in self._alone),
-                bytes=self.federation.traffic.bytes - bytes_before,
+                bytes=self.federation.venue.bytes - bytes_before,
                 seconds=seconds,
             )
 
@@ -215,15 +199,3 @@ def make_model(seed: int) -> nn.Module:
             nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10),
         )  # fmt: skip
-
-
-def refusal(update: nn.Module) -> str:
-    """Ask for a single update in the caller's own name, and return what the worker says.
-
-    Raises AssertionError if it gives it.
-    """
-    try:
-        get(update)
-    except GetNotPermitted as error:
-        return str(error)
-    raise AssertionError("a worker gave a single update to a caller who has no right to it")
