@@ -43,6 +43,7 @@ MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for
 
 PACKET_BYTES: Final = 1 << 20       # of one gRPC message
 METRICS_SECONDS: Final = 2          # how long a reader of metrics may be silent
+FILES_OF_A_RECORD: Final = 8        # frames longer than that which a gate gives to a room as files of memory
 CONNECT_SECONDS: Final = 10         # how long a node has to answer a first call
 KEEPALIVE_SECONDS: Final = 10       # silence after which one side asks whether the other is still there
 KEEPALIVE_TIMEOUT: Final = 10       # seconds without an answer to that after which the connection is given up

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from mmap import mmap
 from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
@@ -22,7 +23,7 @@ import torch
 from . import limits
 from .errors import LimitExceeded, MalformedMessage, Misuse, SyftError
 
-Frame = bytes | bytearray | memoryview
+Frame = bytes | bytearray | memoryview | mmap
 M = TypeVar("M", bound=msgspec.Struct)
 Id = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID)]
 Name = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_LENGTH)]
@@ -339,7 +340,7 @@ def _tensor_of(index: int, meta: Meta, memories: Sequence[Frame]) -> torch.Tenso
         return torch.empty_strided(meta.shape, meta.strides, dtype=meta.dtype)
     if not _is_dense(meta):
         raise MalformedMessage("the strides of a tensor do not fit its memory")
-    owned = memory if isinstance(memory, bytearray) else bytearray(memory)
+    owned = memory if isinstance(memory, (bytearray, mmap)) else bytearray(memory)
     flat = torch.frombuffer(owned, dtype=torch.uint8)
     # Any byte but 0 and 1 in a bool tensor is undefined behaviour in torch.
     flat = flat.ne(0) if meta.dtype is torch.bool else flat.view(meta.dtype)

@@ -2,11 +2,12 @@
 
 A record is a count of frames, their lengths, and the frames. Its first frame is MessagePack, the
 others are tensors' memory. ``Opening`` and ``Batch`` go from the caller to the room, ``Welcome`` and
-``Answers`` come back.
+``Answered`` come back.
 """
 
 from __future__ import annotations
 
+import mmap
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,11 @@ from .. import limits
 from ..errors import LimitExceeded, MalformedMessage
 from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Request
 from ..wire import Frame, Id, Name
+from .bulk import ArrivingFrame, FrameFile, mapped, memory
 from .release import Policy
+
+#: What a record is made of.
+Frames = Sequence[Frame | FrameFile | ArrivingFrame]
 
 #: Messages that the gate itself answers; each comes in a batch of its own.
 FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask)
@@ -91,36 +96,70 @@ class SealedAnswered(msgspec.Struct, array_like=True):
 
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
+_AS_FILE = 1 << 63  # of a length: the frame comes as a file, beside the bytes
 
 
-def pack(frames: Sequence[Frame]) -> Iterator[bytes]:
-    """Give a record as packets of at most ``limits.PACKET_BYTES``."""
-    head = _COUNT.pack(len(frames)) + b"".join(_LENGTH.pack(len(frame)) for frame in frames)
-    small = sum(map(len, frames))
-    if len(head) + small <= limits.PACKET_BYTES:
-        yield head + b"".join(frames)
+def pack(frames: Frames) -> Iterator[bytes]:
+    """Give a record as packets of at most ``limits.PACKET_BYTES``. Raises EOFError: a frame does not arrive whole."""
+    head = _head(list(map(len, frames)))
+    first, *memories = frames
+    if len(head) + sum(map(len, frames)) <= limits.PACKET_BYTES:
+        yield head + b"".join(part for frame in frames for part in _packets(frame))
         return
-    first, *memories = frames
-    yield head + bytes(first)
-    for memory in memories:
-        view = memoryview(memory).cast("B")
-        for start in range(0, len(view), limits.PACKET_BYTES):
-            yield bytes(view[start : start + limits.PACKET_BYTES])
+    yield head + b"".join(_packets(first))
+    for frame in memories:
+        yield from _packets(frame)
 
 
-def send_record(connection: socket.socket, frames: Sequence[Frame]) -> None:
-    """Write a record to a socket. Raises OSError."""
-    head = _COUNT.pack(len(frames)) + b"".join(_LENGTH.pack(len(frame)) for frame in frames)
-    first, *memories = frames
-    connection.sendall(head + bytes(first))
-    for memory in memories:
-        connection.sendall(memory)
+def _packets(frame: Frame | FrameFile | ArrivingFrame) -> Iterator[bytes]:
+    if isinstance(frame, (FrameFile, ArrivingFrame)):
+        yield from frame.packets()
+        return
+    view = memoryview(frame).cast("B")
+    for start in range(0, len(view), limits.PACKET_BYTES):
+        yield bytes(view[start : start + limits.PACKET_BYTES])
+
+
+def header(frames: Frames) -> Frame:
+    """Return the first frame of a record, the only one that a gate reads."""
+    first = frames[0]
+    assert not isinstance(first, (FrameFile, ArrivingFrame))
+    return first
+
+
+def send_record(connection: socket.socket, frames: Frames) -> None:
+    """Write a record to a socket; to one of this machine, files as themselves. Raises OSError, EOFError."""
+    files = [frame.descriptor for frame in frames if isinstance(frame, FrameFile)]
+    if connection.family is not socket.AF_UNIX:
+        files = []
+    head = _head([len(f) | _AS_FILE if files and isinstance(f, FrameFile) else len(f) for f in frames])
+    sent = socket.send_fds(connection, [head], files) if files else 0
+    rest = bytearray(memoryview(head)[sent:])
+    for frame in frames:
+        if files and isinstance(frame, FrameFile):
+            continue
+        if isinstance(frame, (FrameFile, ArrivingFrame)):
+            connection.sendall(rest)
+            rest = bytearray()
+            for packet in frame.packets():
+                connection.sendall(packet)
+        elif len(frame) <= limits.PACKET_BYTES:
+            rest += frame
+        else:
+            connection.sendall(rest)
+            rest = bytearray()
+            connection.sendall(frame)
+    connection.sendall(rest)
+
+
+def _head(lengths: Sequence[int]) -> bytes:
+    return _COUNT.pack(len(lengths)) + b"".join(map(_LENGTH.pack, lengths))
 
 
 class Source(Protocol):
     """A stream of bytes to read records from."""
 
-    def read(self, count: int) -> bytearray:
+    def read(self, count: int) -> bytearray | mmap.mmap:
         """Return the next ``count`` bytes. Raises EOFError where the stream ends before."""
 
 
@@ -131,29 +170,41 @@ class PacketSource:
         self._packets = packets
         self._rest = memoryview(b"")
 
-    def read(self, count: int) -> bytearray:
-        read, at = bytearray(count), 0
-        while at < count:
+    def read(self, count: int) -> bytearray | mmap.mmap:
+        read, at = memory(count), 0
+        for part in self._parts(count):
+            read[at : at + len(part)] = part
+            at += len(part)
+        return read
+
+    def read_file(self, count: int) -> FrameFile:
+        """As :meth:`read`, into a file of memory."""
+        read = FrameFile(count)
+        for part in self._parts(count):
+            read.append(part)
+        return read
+
+    def _parts(self, count: int) -> Iterator[memoryview]:
+        while count:
             if not self._rest:
                 packet = next(self._packets, None)
                 if packet is None:
                     raise EOFError
                 self._rest = memoryview(packet)
-            part = self._rest[: count - at]
-            read[at : at + len(part)] = part
-            at += len(part)
+            part = self._rest[:count]
+            count -= len(part)
             self._rest = self._rest[len(part) :]
-        return read
+            yield part
 
 
 class SocketSource:
-    """The stream that comes out of a socket."""
+    """The stream that comes out of a socket, and the files that come beside it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def read(self, count: int) -> bytearray:
-        read = bytearray(count)
+    def read(self, count: int) -> bytearray | mmap.mmap:
+        read = memory(count)
         view = memoryview(read)
         while view:
             got = self._connection.recv_into(view)
@@ -161,6 +212,24 @@ class SocketSource:
                 raise EOFError
             view = view[got:]
         return read
+
+    def read_packet(self, most: int) -> bytes:
+        """Return the next bytes, at least one and up to ``most``. Raises EOFError."""
+        whole = socket.MSG_WAITALL if self._connection.family is socket.AF_UNIX else 0
+        packet = self._connection.recv(min(most, limits.PACKET_BYTES), whole)
+        if not packet:
+            raise EOFError
+        return packet
+
+    def read_record_with_files(self) -> list[Frame]:
+        """Read the next record, of a sender who is trusted. Raises EOFError."""
+        head, files, _, _ = socket.recv_fds(self._connection, _COUNT.size, limits.FILES_OF_A_RECORD)
+        if not head:
+            raise EOFError
+        (count,) = _COUNT.unpack(head + self.read(_COUNT.size - len(head)))
+        lengths = [length for (length,) in _LENGTH.iter_unpack(self.read(_LENGTH.size * count))]
+        given = iter(files)
+        return [mapped(next(given), n & ~_AS_FILE) if n & _AS_FILE else self.read(n) for n in lengths]
 
 
 def read_head(source: Source) -> list[int]:
@@ -177,6 +246,18 @@ def read_head(source: Source) -> list[int]:
 def read_record(source: Source) -> list[Frame]:
     """Read the next record. Raises EOFError, LimitExceeded."""
     return [source.read(length) for length in read_head(source)]
+
+
+def read_record_into_files(source: PacketSource) -> Frames:
+    """Read the next record, large frames into files of memory. Raises EOFError, LimitExceeded."""
+    first, *lengths = read_head(source)
+    frames: list[Frame | FrameFile] = [source.read(first)]
+    files = limits.FILES_OF_A_RECORD
+    for length in lengths:
+        as_file = length > limits.PACKET_BYTES and files > 0
+        files -= as_file
+        frames.append(source.read_file(length) if as_file else source.read(length))
+    return frames
 
 
 def peek_tag(message: msgspec.Raw) -> bytes:

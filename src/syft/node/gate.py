@@ -34,19 +34,21 @@ from .envelopes import (
     FOR_THE_GATE,
     Answered,
     Batch,
+    Frames,
     Opening,
     PacketSource,
     SealedBatch,
-    Source,
     Welcome,
+    header,
     pack,
     peek_tag,
     read_record,
+    read_record_into_files,
 )
 from .link import CALLER_OPTIONS, DELIVER, SESSION
 from .nursery import Nursery
 from .release import Move, Movement, Policy, Shape
-from .rooms import Frames, Room, failed, sealed_value
+from .rooms import Room, ending, failed, sealed_value
 from .tenancy import Tenancy, with_policies
 
 #: What a connection sends: records, until None, or the error that ends the session.
@@ -129,7 +131,7 @@ class Session:
 
     def accept(self, frames: Frames) -> bool:
         """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
-        batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
+        batch = msgspec.msgpack.decode(header(frames), type=SealedBatch)
         with self._lock:
             self._forget(batch.received)
         if not batch.messages:
@@ -146,12 +148,12 @@ class Session:
 
     def _pass_on(self, batch: SealedBatch, frames: Frames, last: int) -> None:
         self.tenancy.enter(batch.policies)
-        self.tenancy.bring_in(frames[0])
+        self.tenancy.bring_in(header(frames))
         tags = [peek_tag(message) for message in batch.messages]
         if _FOR_THE_ROOM.issuperset(tags):
             self._to_room(batch, frames, last, tags[-1])
         else:
-            message = wire.decode(frames, Batch).messages[-1]
+            message = wire.decode([header(frames)], Batch).messages[-1]
             if len(batch.messages) > 1 or not batch.asks or not isinstance(message, FOR_THE_GATE):
                 raise MalformedMessage("a node does not take such a message", where=self.tenancy.room.worker)
             self._gate.answer(self, last, message)
@@ -212,10 +214,10 @@ class Session:
                 self._read.notify_all()
 
     def _answer_in_time(self, frames: Frames) -> None:
-        """As :meth:`answer`; then the room waits for a caller who reads slower than it answers."""
-        self.answer(frames)
+        """As :meth:`answer`; the room waits for a caller who reads slower than it answers."""
         with self._lock:
             self._read.wait_for(lambda: self._unread <= limits.UNREAD_BYTES or self._ending is not None)
+        self.answer(frames)
 
     def _forget(self, received: int) -> None:
         while self._forgotten < received and self._answers:
@@ -284,10 +286,15 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         while (item := stream.get()) is not None:
             if isinstance(item, SyftError):
                 context.abort(_status(item), str(item))
-            else:
+                return
+            try:
                 yield from pack(item)
-                session.read(stream, item)
-                self.counts.gave(_size(item))
+            except EOFError:  # the room has ended in the middle of its answer
+                gone = ending(self._worker)
+                session.finish(gone, stream)
+                context.abort(_status(gone), str(gone))
+            session.read(stream, item)
+            self.counts.gave(_size(item))
 
     def _session(self, caller: str, opening: Opening) -> Session:
         id = opening.session
@@ -316,12 +323,12 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Have the owner's commands show who is here."""
         self._desk.show(tenancy.shown for tenancy in list(self._tenancies))
 
-    def _listen(self, source: Source, session: Session, id: str, stream: Stream) -> None:
+    def _listen(self, source: PacketSource, session: Session, id: str, stream: Stream) -> None:
         def end() -> None:
             self._end((session.caller, id), session)
 
         try:
-            while session.accept(read_record(source)):
+            while session.accept(read_record_into_files(source)):
                 pass
         except (EOFError, grpc.RpcError):
             stream.put(None)
@@ -448,8 +455,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Take a delivery of another node, if it bears a ticket of a client here."""
         sender = _caller(context)
-        frames = read_record(PacketSource(packets))
-        ticket, value, policies = msgspec.msgpack.decode(frames[0], type=tuple[str, msgspec.Raw, tuple[Policy, ...]])
+        frames = read_record_into_files(PacketSource(packets))
+        delivery = tuple[str, msgspec.Raw, tuple[Policy, ...]]
+        ticket, value, policies = msgspec.msgpack.decode(header(frames), type=delivery)
         with self._lock:
             expected = self._tickets.pop(ticket, None)
         if expected is None or expected.sender != sender:
@@ -517,10 +525,10 @@ def _meta_of(value: msgspec.Raw, where: str) -> Meta:
 
 def _numbered(frames: Frames, last: int) -> Frames:
     """Give an encoded answer another number."""
-    _, answer = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
+    _, answer = msgspec.msgpack.decode(header(frames), type=tuple[int, msgspec.Raw])
     return [msgspec.msgpack.encode((last, answer)), *frames[1:]]
 
 
 def _tag(frames: Frames) -> bytes:
-    _, answer = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
+    _, answer = msgspec.msgpack.decode(header(frames), type=tuple[int, msgspec.Raw])
     return peek_tag(answer)

@@ -14,7 +14,7 @@ import grpc
 from .. import limits, wire
 from ..errors import SyftError, WorkerShut
 from ..wire import Frame
-from .envelopes import Batch, Opening, PacketSource, Welcome, pack, read_record
+from .envelopes import Batch, Frames, Opening, PacketSource, Welcome, pack, read_record
 
 SERVICE = "syft.Node"
 SESSION = f"/{SERVICE}/Session"
@@ -46,8 +46,6 @@ FINAL = {
     grpc.StatusCode.INVALID_ARGUMENT,
 }
 
-Frames = list[Frame]
-
 
 class Link:
     """One session at a gate, over one connection at a time.
@@ -68,7 +66,7 @@ class Link:
         address: str,
         connection: grpc.Channel,
         session: str,
-        arrived: Callable[[Frames], None],
+        arrived: Callable[[list[Frame]], None],
         lost: Callable[[SyftError], None],
     ) -> None:
         self.address = address
@@ -92,10 +90,12 @@ class Link:
 
     def send(self, last: int, frames: Frames) -> None:
         """Send a batch, whose last message is the session's ``last``-th."""
-        packets = list(pack(frames))
+        packets: list[bytes] = []
         with self._lock:
+            for packet in pack(frames):
+                packets.append(packet)
+                self._packets.put(packet)
             self._unacknowledged.append((last, packets))
-            self._put(packets)
 
     def acknowledge(self, accepted: int) -> None:
         """The gate has had all messages up to the ``accepted``-th."""
@@ -157,7 +157,7 @@ class Link:
                 self._packets.put(None)
             self._connection.close()
 
-    def _take(self, frames: Frames) -> None:
+    def _take(self, frames: list[Frame]) -> None:
         self._received += 1
         self._in_vain = 0
         self._unsaid += sum(map(len, frames))

@@ -50,7 +50,7 @@ def live(worker: str, objects: int, batches: socket.socket, calls: socket.socket
     source = SocketSource(batches)
     while True:
         try:
-            frames = read_record(source)
+            frames = source.read_record_with_files()
         except EOFError:
             return
         answered = answer_batch(room, wire.decode(frames, Batch), objects)

@@ -12,14 +12,14 @@ from contextlib import suppress
 
 import msgspec
 
-from .. import wire
+from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..worker import failure_of
+from .bulk import ArrivingFrame
 from .desk import cpu_of
-from .envelopes import Answered, SealedAnswered, SocketSource, read_record, send_record
+from .envelopes import Answered, Frames, SealedAnswered, SocketSource, header, read_head, read_record, send_record
 from .nursery import Nursery, Order
 
-Frames = list[wire.Frame]
 Receive = Callable[[Frames], None]
 
 
@@ -90,15 +90,34 @@ class Room:
         source = SocketSource(self._batches)
         with suppress(EOFError, OSError, SyftError, msgspec.DecodeError):
             while True:
-                frames = read_record(source)
-                answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
-                with self._lock:
-                    if not self._awaited or self._awaited[0][0] != answered.seq:
-                        raise MalformedMessage("the room answers what was not asked", where=self.worker)
-                    _, receive = self._awaited.popleft()
-                receive(frames)
+                self._take_answer(source)
         self._kill()
         self._end()
+
+    def _take_answer(self, source: SocketSource) -> None:
+        """Hand on an answer; what is large of it while it still comes in. Raises as its source does."""
+        first, *lengths = read_head(source)
+        head = source.read(first)
+        answered = msgspec.msgpack.decode(head, type=SealedAnswered)
+        with self._lock:
+            if not self._awaited or self._awaited[0][0] != answered.seq:
+                raise MalformedMessage("the room answers what was not asked", where=self.worker)
+            _, receive = self._awaited.popleft()
+        if sum(lengths) <= limits.PACKET_BYTES:
+            receive([head, *map(source.read, lengths)])
+            return
+        arriving = [ArrivingFrame(length) for length in lengths]
+        try:
+            receive([head, *arriving])
+            for frame in arriving:
+                missing = len(frame)
+                while missing:
+                    packet = source.read_packet(missing)
+                    frame.append(packet)
+                    missing -= len(packet)
+        finally:
+            for frame in arriving:
+                frame.lose()
 
     def _listen_to_calls(self) -> None:
         source = SocketSource(self._calls)
@@ -144,6 +163,6 @@ def failed(last: int, error: SyftError) -> Frames:
 
 def sealed_value(frames: Frames) -> msgspec.Raw | None:
     """Pick the still encoded value out of an encoded Value; None if the answer is another."""
-    _, answer = msgspec.msgpack.decode(frames[0], type=tuple[int, msgspec.Raw])
+    _, answer = msgspec.msgpack.decode(header(frames), type=tuple[int, msgspec.Raw])
     tag, *fields = msgspec.msgpack.decode(answer, type=list[msgspec.Raw])
     return fields[0] if msgspec.msgpack.decode(tag) == "value" else None

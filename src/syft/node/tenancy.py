@@ -35,11 +35,11 @@ from ..wire import Meta
 from .audit import Entry
 from .data import Offer
 from .desk import Desk, Tenant
-from .envelopes import Answered, Batch, SealedAnswered, SealedBatch, peek_tag
+from .envelopes import Answered, Batch, Frames, SealedAnswered, SealedBatch, header, peek_tag
 from .link import Link
 from .nursery import Nursery, Order
 from .release import Decision, Get, Move, Movement, Policy, Release, Shape, judge
-from .rooms import Frames, Room, ending, failed
+from .rooms import Room, ending, failed
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Tenancy:
         """
         tag = b""
         try:
-            answer = msgspec.msgpack.decode(frames[0], type=SealedAnswered).answer
+            answer = msgspec.msgpack.decode(header(frames), type=SealedAnswered).answer
             tag = peek_tag(answer)
             if tag == b"failure":
                 return self._cut(frames, answer, last)
@@ -251,7 +251,7 @@ class Tenancy:
 
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
-        batch = msgspec.msgpack.decode(frames[0], type=SealedBatch)
+        batch = msgspec.msgpack.decode(header(frames), type=SealedBatch)
         line = self._lines.get(worker)
         if line is None:
             line = self._lines[worker] = _Line(self, worker)
@@ -328,7 +328,7 @@ class _Line:
 
     def arrived(self, frames: Frames) -> None:
         """Pass on an answer, with whose data it brings. Raises MalformedMessage."""
-        answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
+        answered = msgspec.msgpack.decode(header(frames), type=SealedAnswered)
         with self._lock:
             if not self._asked or self._asked.popleft() != answered.seq:
                 raise MalformedMessage("an answer to what was not asked", where=self._worker)
@@ -356,7 +356,7 @@ class _Line:
 
 def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
     """Mark an answer as made of data of these policies."""
-    answered = msgspec.msgpack.decode(frames[0], type=SealedAnswered)
+    answered = msgspec.msgpack.decode(header(frames), type=SealedAnswered)
     answered.policies = tuple(policies)
     return [msgspec.msgpack.encode(answered), *frames[1:]]
 
