@@ -104,6 +104,24 @@ def test_requests_of_a_room_that_is_gone_are_withdrawn(node: Requests, owner: Re
         owner.approve(ids[0])
 
 
+def test_what_could_not_be_withdrawn_is_withdrawn_the_next_time(
+    node: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(node, room="room-1")
+    kept = ask(node, room="room-2")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise AuditFailed("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node._journal, "append", full)
+        with pytest.raises(AuditFailed):
+            node.withdraw("room-1")
+    node.withdraw("room-3")
+    assert [standing.request for standing in node.open()] == [kept]
+    assert [path.stem for path in tmp_path.glob("*.value")] == [kept.id]
+
+
 def test_all_is_there_after_a_restart(node: Requests, owner: Requests, tmp_path: Path) -> None:
     first, second = ask(node, value=b"1"), ask(node, value=b"2")
     owner.approve(first.id)

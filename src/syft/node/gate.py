@@ -9,6 +9,7 @@ a room is decided in :mod:`syft.node.tenancy`.
 
 from __future__ import annotations
 
+import logging
 import queue
 import secrets
 import threading
@@ -22,7 +23,16 @@ import grpc
 import msgspec
 
 from .. import limits, wire
-from ..errors import LimitExceeded, MalformedMessage, Misuse, NotPermitted, SyftError, WorkerNotFound, WorkerShut
+from ..errors import (
+    AuditFailed,
+    LimitExceeded,
+    MalformedMessage,
+    Misuse,
+    NotPermitted,
+    SyftError,
+    WorkerNotFound,
+    WorkerShut,
+)
 from ..messages import Ask, Asked, Delegate, Delegated, Done, Expect, Get, Give, Retire, Search
 from ..wire import Meta
 from . import release as release_of
@@ -50,6 +60,8 @@ from .nursery import Nursery
 from .release import Move, Movement, Policy, Shape
 from .rooms import Room, ending, failed, sealed_value
 from .tenancy import Tenancy, with_policies
+
+_log = logging.getLogger(__name__)
 
 #: What a connection sends: records, until None, or the error that ends the session.
 Stream = queue.SimpleQueue[Frames | SyftError | None]
@@ -308,9 +320,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             return session
 
     def _open(self, client: str) -> Tenancy:
-        """Open a room. Raises LimitExceeded, WorkerShut, AuditFailed."""
+        """Open a room. Raises LimitExceeded, WorkerShut."""
         if len(self._tenancies) >= self._limits.clients:
-            self._desk.audit.append(Entry(datetime.now(UTC), client, "connect", False, "there are too many clients"))
+            self._note_refusal(client, "connect", "there are too many clients")
             raise LimitExceeded(
                 f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
             )
@@ -320,8 +332,18 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         return tenancy
 
     def _show(self) -> None:
-        """Have the owner's commands show who is here."""
-        self._desk.show(tenancy.shown for tenancy in list(self._tenancies))
+        """Have the owner's commands show who is here, if that can be written."""
+        try:
+            self._desk.show(tenancy.shown for tenancy in list(self._tenancies))
+        except AuditFailed as error:
+            _log.error("syft rooms is behind: %s", error)
+
+    def _note_refusal(self, client: str, what: str, reason: str) -> None:
+        """Write down what is refused; where that cannot be written, it is refused all the same."""
+        try:
+            self._desk.audit.append(Entry(datetime.now(UTC), client, what, False, reason))
+        except AuditFailed as error:
+            _log.error("%s: %s: %s, which is not in the audit log: %s", client, what, reason, error)
 
     def _listen(self, source: PacketSource, session: Session, id: str, stream: Stream) -> None:
         def end() -> None:
@@ -461,8 +483,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         with self._lock:
             expected = self._tickets.pop(ticket, None)
         if expected is None or expected.sender != sender:
-            reason = "no client expects this delivery"
-            self._desk.audit.append(Entry(datetime.now(UTC), sender, "ticket", False, reason))
+            self._note_refusal(sender, "ticket", "no client expects this delivery")
             error = NotPermitted("nobody here expects this delivery", where=self._worker, mend="Move the object again.")
             yield from pack(failed(0, error))
             return

@@ -76,6 +76,7 @@ class Requests:
         )
         self._standings: dict[str, Standing] = {}
         self._read_to = 0
+        self._gone: set[str] = set()  # rooms whose requests have to be withdrawn
         self._lock = threading.RLock()
 
     def all(self) -> list[Standing]:
@@ -167,10 +168,16 @@ class Requests:
             raise AuditFailed(f"{self._value(id)}: {error.strerror}", mend="Ask again.") from error
 
     def withdraw(self, room: str) -> None:
-        """End all requests of a room that is gone, and forget their values. Raises AuditFailed."""
-        for standing in self.all():
-            if standing.request.room == room and standing.state in _NEXT:
-                self._answer(standing.request.id, State.WITHDRAWN, "its room is gone")
+        """End all requests of a room that is gone, and forget their values.
+
+        Raises AuditFailed; then the next call, for whichever room, does it.
+        """
+        with self._lock:
+            self._gone.add(room)
+            for standing in self.all():
+                if standing.request.room in self._gone and standing.state in _NEXT:
+                    self._answer(standing.request.id, State.WITHDRAWN, "its room is gone")
+            self._gone.clear()
 
     def sweep(self) -> None:
         """Delete the values that belong to no request: of those ended, or where a kill came before the line.

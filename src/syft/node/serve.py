@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 from ..errors import BadConfig
 from .certs import Bundle
@@ -48,7 +47,7 @@ def serve(
         )
     nursery = Nursery()
     try:
-        _serve(config, listen, bundle, nursery, tell, metrics, [sys.stdin] if until_eof else [])
+        _serve(config, listen, bundle, nursery, tell, metrics, [sys.stdin.fileno()] if until_eof else [])
     finally:
         nursery.close()
 
@@ -60,7 +59,7 @@ def _serve(
     nursery: Nursery,
     tell: Callable[[str], None],
     metrics: Address | None,
-    ends: list[TextIO],
+    ends: list[int],
 ) -> None:
     # Only now: a process that has imported gRPC must not be forked, and no room inherits the owner's data.
     from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +99,7 @@ def _serve(
     address = f"{listen.rpartition(':')[0]}:{port}"
     desk.opened(address)
     tell(f"ready at {address}")
-    select.select([stopped, *ends], [], [])
+    select.select([stopped.fileno(), *ends], [], [])
     health.enter_graceful_shutdown()
     gate.close()
     server.stop(limits.GOODBYE_SECONDS).wait()
