@@ -35,6 +35,7 @@ ROOM_OBJECTS: Final = 100_000       # objects of one room
 ROOM_BYTES: Final = 4 << 30         # their memory together
 ROOM_MEMORY: Final = 8 << 30        # address space of a room's process
 ROOM_CPU_SECONDS: Final = 3600      # processor time of a room's process
+ROOM_FILES: Final = 256             # descriptors of a room's process
 GRACE_SECONDS: Final = 60           # how long a room waits for its client to come back
 
 MAX_REASON_LENGTH: Final = 2000     # characters of the reason of a request

@@ -19,6 +19,7 @@ import torch
 from .. import outline
 from ..errors import WorkerShut
 from . import room
+from .walls import Walls, forget_environment
 
 
 class Order(msgspec.Struct):
@@ -75,15 +76,16 @@ def _run(orders: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # rooms that end are reaped by the kernel
     torch.set_num_threads(1)
     outline.warm()
-    os.environ.clear()
+    forget_environment()
+    use_no_terminal()
+    walls = Walls()
     while True:
         data, fds, _, _ = socket.recv_fds(orders, 4096, 2)
         if not data:
             os._exit(0)
         pid = _fork()
         if pid == 0:
-            orders.close()
-            _live(msgspec.msgpack.decode(data, type=Order), *fds)
+            _live(msgspec.msgpack.decode(data, type=Order), walls, *fds)
         for fd in fds:
             os.close(fd)
         orders.send(max(pid, 0).to_bytes(8, "big"))
@@ -97,10 +99,18 @@ def _fork() -> int:
         return -1
 
 
-def _live(order: Order, batches: int, calls: int) -> None:
+def use_no_terminal() -> None:
+    """Read nothing and print nowhere, whatever the node's own input and output are."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(null, standard)
+    os.close(null)
+
+
+def _live(order: Order, walls: Walls, batches: int, calls: int) -> None:
     """Be a room. Never returns: what raises ends the room, and only it."""
     try:
-        room.confine(order.memory, order.cpu_seconds)
+        walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, batches, calls})
         torch.seed()
         with suppress(ConnectionError):
             room.live(order.worker, order.objects, socket.socket(fileno=batches), socket.socket(fileno=calls))

@@ -6,9 +6,6 @@ gate's socket, one after another, and answers what is asked.
 
 from __future__ import annotations
 
-import ctypes
-import resource
-import signal
 import socket
 import threading
 from contextlib import suppress
@@ -22,25 +19,6 @@ from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
 from .channel import Channel
 from .envelopes import Answered, Batch, SocketSource, read_record, send_record
-
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
-
-
-def confine(memory: int, cpu_seconds: int) -> None:
-    """Give up, for good, what a room does not need. Linux.
-
-    Args:
-        memory: address space in bytes.
-        cpu_seconds: processor time.
-    """
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def live(worker: str, objects: int, batches: socket.socket, calls: socket.socket) -> None:

@@ -39,14 +39,14 @@ def serve(
         BadCertificate: the bundle is not valid.
         BadConfig: the bundle is another's, a data set cannot be read, or the address cannot be listened at.
     """
-    bundle = Bundle.load(certs)
-    if bundle.name != config.owner:
-        raise BadConfig(
-            f"the bundle in {certs} is {bundle.name}'s, not {config.owner}'s",
-            mend=f"syft certs issue DIR {config.owner}",
-        )
-    nursery = Nursery()
+    nursery = Nursery()  # before the key is in this process, of which it is a fork
     try:
+        bundle = Bundle.load(certs)
+        if bundle.name != config.owner:
+            raise BadConfig(
+                f"the bundle in {certs} is {bundle.name}'s, not {config.owner}'s",
+                mend=f"syft certs issue DIR {config.owner}",
+            )
         _serve(config, listen, bundle, nursery, tell, metrics, [sys.stdin.fileno()] if until_eof else [])
     finally:
         nursery.close()
