@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,6 +129,13 @@ RequestId = Annotated[str, typer.Argument(metavar="ID", help="Of a request, as s
 Note = Annotated[str, typer.Option(help="For the client.")]
 
 
+class Engine(StrEnum):
+    """Where rooms run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @app.command()
 def serve(
     id: Annotated[str, typer.Option(help="The worker's name, as in its certificate.")],
@@ -140,6 +148,7 @@ def serve(
     metrics_open: Annotated[
         bool, typer.Option("--metrics-open", help="Let others read the metrics too; they need no certificate.")
     ] = False,
+    engine: Annotated[Engine, typer.Option(help="Where rooms run: here, or on a Ray cluster.")] = Engine.LOCAL,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop also when the standard input ends.")] = False,
 ) -> None:
     """Serve data to those whom the config allows, until Ctrl-C."""
@@ -152,7 +161,10 @@ def serve(
         node = Config.load(config, id)
         typer.echo(f"{id}: data sets: {', '.join(data.name for data in node.data) or 'none'}")
         typer.echo(f"{id}: audit log and requests are kept in {node.state}")
-        serve(node, listen, certs, lambda what: typer.echo(f"{id}: {what}"), measured, until_eof=until_eof)
+        on_ray = engine is Engine.RAY
+        serve(
+            node, listen, certs, lambda what: typer.echo(f"{id}: {what}"), measured, until_eof=until_eof, on_ray=on_ray
+        )
     typer.echo(f"{id}: stopped")
 
 
@@ -170,15 +182,15 @@ def status(config: ConfigFile) -> None:
 
 @app.command()
 def rooms(config: ConfigFile) -> None:
-    """List the clients' rooms at a node: since when, process, memory, and which data has entered."""
+    """List the clients' rooms at a node: since when, memory or place on the cluster, and which data has entered."""
     with _needs_nodes():
         from .node.desk import memory_of, read_status
 
         node = read_status(_state(config))
     for tenant in node.tenants:
         entered = ", ".join(tenant.entered) or "nothing private"
-        memory = f"{memory_of(tenant.pid) / 2**20:.0f} MiB"
-        typer.echo(f"{tenant.room}  {tenant.since:%Y-%m-%d %H:%M:%S}  {tenant.client}  {memory}  {entered}")
+        where = f"{memory_of(tenant.pid) / 2**20:.0f} MiB" if tenant.pid else tenant.place
+        typer.echo(f"{tenant.room}  {tenant.since:%Y-%m-%d %H:%M:%S}  {tenant.client}  {where}  {entered}")
 
 
 @app.command()

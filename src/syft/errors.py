@@ -26,23 +26,43 @@ Each says what happened, where, and what to do about it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import linecache
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
+
+
+class Line(NamedTuple):
+    """A line of a program."""
+
+    file: str
+    number: int
+    function: str
+
+    def __str__(self) -> str:
+        source = linecache.getline(self.file, self.number).strip()
+        return f"{Path(self.file).name}:{self.number}, in {self.function}" + (f":\n    {source}" if source else "")
 
 
 class SyftError(Exception):
     """Base of every error of syft.
 
     ``what`` happened, at which worker (``where``, may be empty) and how to ``mend`` it (may be
-    empty); ``code`` is the error's name on the wire.
+    empty); ``code`` is the error's name on the wire. Where the call that failed was made before the
+    one that raises, ``asked_at`` is its line; a worker knows it as the number of a message.
     """
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str = "", mend: str = "", asked_at: Line | int = 0) -> None:
+        self.what, self.where, self.mend, self.asked_at = what, where, mend, asked_at
         place = f" (at {where})" if where else ""
+        call = f"\nThe call that failed is at {asked_at}" if isinstance(asked_at, Line) else ""
         advice = f"\n{mend}" if mend else ""
-        super().__init__(f"{what}{place}{advice}")
+        super().__init__(f"{what}{place}{call}{advice}")
+
+    def again(self) -> Self:
+        """Return the same error, to be raised once more; without a traceback, whose frames hold on to operands."""
+        return type(self)(self.what, where=self.where, mend=self.mend, asked_at=self.asked_at)
 
 
 class NotCollocated(SyftError, RuntimeError):

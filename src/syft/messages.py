@@ -217,12 +217,13 @@ class Found(Message):
 
 
 class Failure(Message):
-    """The request failed and changed nothing."""
+    """The request failed and changed nothing; ``asked_at`` is the number of the message that failed first, or 0."""
 
     code: Name
     what: str
     where: str
     mend: str
+    asked_at: Id = 0
 
 
 Request = (

@@ -93,7 +93,7 @@ class Store:
         except KeyError:
             failure = self._failures.get(id)
             if failure is not None:
-                raise type(failure)(failure.what, where=failure.where, mend=failure.mend) from None
+                raise failure.again() from None
             fate = self._fates.get(id, "it was deleted, or never there")
             raise ObjectGone(
                 f"there is no object {id}: {fate}", where=self.where, mend="Send the tensor again, or search for it."

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from . import wire
 from .messages import Answer, Failure, Put, Ran, Release, Request, Run, Value
-from .worker import Worker, raise_failure
+from .worker import Worker, error_of
 
 
 class Transport(Protocol):
@@ -59,7 +59,7 @@ class Encoded:
         frames = self._handle_frames(wire.encode(message))
         answer: Answer = wire.decode(frames, cast(Any, Answer))
         if isinstance(answer, Failure):
-            raise_failure(answer)
+            raise error_of(answer)
         return answer
 
     def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:

@@ -15,6 +15,7 @@ from . import policy, wire
 from .errors import (
     BY_CODE,
     LimitExceeded,
+    Line,
     MalformedMessage,
     Misuse,
     NotPermitted,
@@ -376,9 +377,11 @@ def encodable(answer: Answer) -> Answer:
 
 def failure_of(error: SyftError) -> Failure:
     """Report an error."""
-    return Failure(error.code, error.what, error.where, error.mend)
+    number = error.asked_at if isinstance(error.asked_at, int) else 0
+    return Failure(error.code, error.what, error.where, error.mend, number)
 
 
-def raise_failure(failure: Failure) -> None:
-    """Raise the error that a Failure reports."""
-    raise BY_CODE.get(failure.code, SyftError)(failure.what, where=failure.where, mend=failure.mend)
+def error_of(failure: Failure, asked_at: Line | int = 0) -> SyftError:
+    """Return the error that a Failure reports."""
+    kind = BY_CODE.get(failure.code, SyftError)
+    return kind(failure.what, where=failure.where, mend=failure.mend, asked_at=asked_at)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import syft as sy
-from syft.errors import Misuse, ObjectGone, OperatorFailed, SyftError, WorkerNotFound, WorkerShut
+from syft.errors import Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerNotFound, WorkerShut
 
 pytestmark = pytest.mark.in_process
 
@@ -172,3 +172,21 @@ def test_dropped_pointers_free_their_objects(bob):
         (x + 1).tag("#dropped")
     gc.collect()
     assert [p.id_at_location for p in bob.search()] == [x.id_at_location]
+
+
+def test_an_error_that_arrives_late_names_the_line_that_asked_for_it(bob, alice):
+    x, wrong = sy.send(torch.arange(3.0), bob), sy.send(torch.tensor([7]), bob)
+    picked = x.index_select(0, wrong)
+    later = picked + 1
+    with pytest.raises(OperatorIndexFailed, match=r"test_nodes.py:\d+, in test_an_error(.|\n)*picked = x.index_select"):
+        later.get()
+    x, wrong = (sy.send(value, alice) for value in (x, wrong))
+    picked_along_the_chain = x.index_select(0, wrong)
+    with pytest.raises(OperatorIndexFailed, match=r"picked_along_the_chain = x.index_select"):
+        (picked_along_the_chain + 1).get().get()
+
+
+def test_an_operator_that_only_checks_fails_at_once(bob):
+    indefinite = sy.send(-torch.eye(2), bob)
+    with pytest.raises(OperatorFailed, match="not positive-definite"):
+        torch.linalg.cholesky(indefinite)

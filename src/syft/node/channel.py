@@ -6,28 +6,45 @@ moment after the first. What an operator will give is known beforehand, from met
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
+from types import CodeType
 from typing import Any, Protocol, cast
 
 import msgspec
 import torch
 
 from .. import limits, wire
-from ..errors import MalformedMessage, SyftError, WorkerShut
+from ..errors import Line, MalformedMessage, SyftError, WorkerShut
 from ..messages import Answer, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
-from ..worker import raise_failure
+from ..worker import error_of
 from .envelopes import FOR_THE_GATE, Answered, SealedBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
 _UNASKED = (Put, Release, Describe, Seed)
+
+
+#: Where a call was made: code and instruction, which a line can be found from; or the number of a message.
+Place = tuple[CodeType, int] | int
+
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(limits.__file__).parent))
+
+
+def calling_line() -> Place:
+    """Return the place in the user's program, outside of torch and of syft, that is being run."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
 
 
 class Carrier(Protocol):
@@ -43,12 +60,18 @@ class Carrier(Protocol):
 
 
 class Channel:
-    """A transport over a carrier, which is set right after; give its answers to :meth:`arrived`."""
+    """A transport over a carrier, which is set right after; give its answers to :meth:`arrived`.
+
+    Args:
+        where: the worker's name.
+        asked_at: gives the place of the call that is being made, to be told if it fails later.
+    """
 
     carrier: Carrier
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    def __init__(self, where: str, asked_at: Callable[[], Place] | None = None) -> None:
+        self._where, self._asked_at = where, asked_at or calling_line
+        self._places: list[tuple[int, Place]] = [(0, 0)] * limits.PLACES_OF_CALLS
         self._outlines = Outlines()
         self._lock = threading.RLock()
         self._pending: list[msgspec.Raw] = []
@@ -65,8 +88,9 @@ class Channel:
     # ---- as a transport ----
 
     def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
-        outputs = self._outlines.of(BY_NAME[message.operator], args, kwargs)
-        if outputs is None:
+        operator = BY_NAME[message.operator]
+        outputs = self._outlines.of(operator, args, kwargs)
+        if outputs is None or not (message.results or operator.written):  # or its error would be nobody's
             return cast(Ran, self._ask(message)).outputs
         self._post(message)
         return outputs
@@ -80,7 +104,8 @@ class Channel:
     def release(self, id: int) -> None:
         if self._lost is None:
             self._released.append(id)  # finalizers run at any moment, also within the methods of this class
-            self._gathering.set()
+            if not self._gathering.is_set():
+                self._gathering.set()
 
     def close(self) -> None:
         """Hang up."""
@@ -91,8 +116,11 @@ class Channel:
 
     def _post(self, message: Request) -> None:
         with self._lock:
-            self._check_connected()
+            if self._lost is not None:
+                raise self._lost.again()
             large = self._append(message)
+            number = self._sent + len(self._pending)
+            self._places[number % limits.PLACES_OF_CALLS] = number, self._asked_at()
             if large or len(self._pending) >= limits.BATCH_MESSAGES:
                 self._flush()
             elif len(self._pending) == 1:
@@ -104,7 +132,8 @@ class Channel:
     def _ask(self, message: Request) -> Answer:
         future: Future[Answer] = Future()
         with self._lock:
-            self._check_connected()
+            if self._lost is not None:
+                raise self._lost.again()
             if isinstance(message, FOR_THE_GATE):
                 self._flush()
                 self._append(message)
@@ -114,8 +143,19 @@ class Channel:
                 self._flush(future)
         answer = future.result()
         if isinstance(answer, Failure):
-            raise_failure(answer)
+            raise error_of(answer, self._place_of(answer.asked_at))
         return answer
+
+    def _place_of(self, number: int) -> Line | int:
+        """Return where the message of this number was asked for, if that is still known."""
+        known, place = self._places[number % limits.PLACES_OF_CALLS]
+        if known != number:
+            return 0
+        if isinstance(place, int):
+            return place
+        code, instruction = place
+        lines = (line for start, end, line in code.co_lines() if start <= instruction < end and line)
+        return Line(code.co_filename, next(lines, code.co_firstlineno), code.co_name)
 
     def _flush(self, future: Future[Answer] | None = None) -> None:
         """Send what has gathered; ``future`` is for the answer to the last message."""
@@ -164,10 +204,6 @@ class Channel:
             with self._lock:
                 if self._lost is None:
                     self._flush()
-
-    def _check_connected(self) -> None:
-        if self._lost is not None:
-            raise type(self._lost)(self._lost.what, where=self._lost.where, mend=self._lost.mend)
 
     # ---- receiving ----
 

@@ -87,12 +87,21 @@ class Limits(_Table, frozen=True):
     grace_seconds: Count = limits.GRACE_SECONDS
 
 
+class Ray(_Table, frozen=True):
+    """``[ray]``: of the rooms on a cluster, which processors and bytes Ray sets aside for each; and how many wait."""
+
+    room_cpus: Annotated[float, msgspec.Meta(ge=0)] = limits.CLUSTER_ROOM_CPUS
+    room_memory: Count = limits.CLUSTER_ROOM_MEMORY
+    spare_rooms: Annotated[int, msgspec.Meta(ge=0, le=limits.CLIENTS)] = limits.SPARE_ROOMS
+
+
 class Contents(_Table, frozen=True):
     """The whole file. ``state`` is the folder of audit log and requests; by default beside the file."""
 
     data: tuple[DataSet, ...] = ()
     peers: tuple[Peer, ...] = ()
     limits: Limits = Limits()
+    ray: Ray = Ray()
     state: Text | None = None
 
 
@@ -147,6 +156,7 @@ class Config(NamedTuple):
     data: tuple[DataSet, ...]
     peers: dict[str, Address]
     limits: Limits
+    ray: Ray
     state: Path
 
     @classmethod
@@ -157,7 +167,7 @@ class Config(NamedTuple):
         for key, problem in _problems(contents, file.parent, owner):
             wrong(file, key, problem)
         peers = {peer.name: parse_address(peer.address) for peer in contents.peers}
-        return cls(file, owner, contents.data, peers, contents.limits, _state(file, contents))
+        return cls(file, owner, contents.data, peers, contents.limits, contents.ray, _state(file, contents))
 
     def path(self, data: DataSet) -> Path:
         """Return where the file of a data set is."""

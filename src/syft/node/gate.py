@@ -40,6 +40,7 @@ from .audit import Entry
 from .certs import Bundle, name_in, tls_name
 from .counts import Counts
 from .desk import Desk
+from .engines import Engine
 from .envelopes import (
     FOR_THE_GATE,
     Answered,
@@ -56,7 +57,6 @@ from .envelopes import (
     read_record_into_files,
 )
 from .link import CALLER_OPTIONS, DELIVER, SESSION
-from .nursery import Nursery
 from .release import Move, Movement, Policy, Shape
 from .rooms import Room, ending, failed, sealed_value
 from .tenancy import Tenancy, with_policies
@@ -240,8 +240,8 @@ class Session:
 class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The node's gRPC service: ``Session``, one stream a session, and ``Deliver``, from other nodes."""
 
-    def __init__(self, bundle: Bundle, nursery: Nursery, desk: Desk) -> None:
-        self._worker, self._bundle, self._nursery, self._desk = bundle.name, bundle, nursery, desk
+    def __init__(self, bundle: Bundle, engine: Engine, desk: Desk) -> None:
+        self._worker, self._bundle, self._engine, self._desk = bundle.name, bundle, engine, desk
         self.counts = Counts()
         self._limits = desk.limits
         self._tenancies: list[Tenancy] = []
@@ -326,7 +326,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise LimitExceeded(
                 f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
             )
-        tenancy = Tenancy(client, self._nursery, self._desk, self._dial, self._show)
+        tenancy = Tenancy(client, self._engine, self._desk, self._dial, self._show)
         self._tenancies.append(tenancy)
         self._show()
         return tenancy

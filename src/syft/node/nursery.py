@@ -11,7 +11,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import suppress
+from typing import NoReturn
 
 import msgspec
 import torch
@@ -19,16 +21,34 @@ import torch
 from .. import outline
 from ..errors import WorkerShut
 from . import room
+from .engines import Order
 from .walls import Walls, forget_environment
 
 
-class Order(msgspec.Struct):
-    """An order for one room."""
+class Forked:
+    """A room's process that was forked here; see :class:`.engines.Process`. Raises OSError: it is gone already."""
 
-    worker: str
-    memory: int
-    cpu_seconds: int
-    objects: int
+    def __init__(self, pid: int, batches: socket.socket, calls: socket.socket) -> None:
+        self.pid, self.batches, self.calls = pid, batches, calls
+        self.place = f"process {pid}"
+        self._descriptor = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def hang_up(self) -> None:
+        """End both connections."""
+        for connection in (self.batches, self.calls):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close both connections, and forget the process."""
+        self.batches.close()
+        self.calls.close()
+        os.close(self._descriptor)
 
 
 class Nursery:
@@ -43,11 +63,11 @@ class Nursery:
             _run(theirs)
         theirs.close()
 
-    def open_room(self, order: Order) -> tuple[int, int, socket.socket, socket.socket]:
-        """Fork a room; return its process, a descriptor of that, and our ends of its sockets for batches and for calls.
+    def ready(self) -> None:
+        """Nothing: orders wait for it."""
 
-        Raises WorkerShut.
-        """
+    def open_room(self, order: Order) -> Forked:
+        """Fork a room. Raises WorkerShut."""
         (batches, theirs), (calls, also_theirs) = socket.socketpair(), socket.socketpair()
         try:
             with self._lock, theirs, also_theirs:
@@ -55,7 +75,7 @@ class Nursery:
                 pid = int.from_bytes(self._orders.recv(8), "big")
             if not pid:
                 raise ProcessLookupError("no process for it")
-            return pid, os.pidfd_open(pid), batches, calls
+            return Forked(pid, batches, calls)
         except OSError as error:
             batches.close()
             calls.close()
@@ -85,7 +105,8 @@ def _run(orders: socket.socket) -> None:
             os._exit(0)
         pid = _fork()
         if pid == 0:
-            _live(msgspec.msgpack.decode(data, type=Order), walls, *fds)
+            sockets = [socket.socket(fileno=fd) for fd in fds]
+            live(msgspec.msgpack.decode(data, type=Order), walls, *sockets, keep=fds)
         for fd in fds:
             os.close(fd)
         orders.send(max(pid, 0).to_bytes(8, "big"))
@@ -107,13 +128,15 @@ def use_no_terminal() -> None:
     os.close(null)
 
 
-def _live(order: Order, walls: Walls, batches: int, calls: int) -> None:
-    """Be a room. Never returns: what raises ends the room, and only it."""
+def live(
+    order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, *, keep: Collection[int]
+) -> NoReturn:
+    """Be a room, behind walls; ``keep`` are the descriptors of its sockets. What raises ends the room, and only it."""
     try:
-        walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, batches, calls})
+        walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
         torch.seed()
         with suppress(ConnectionError):
-            room.live(order.worker, order.objects, socket.socket(fileno=batches), socket.socket(fileno=calls))
+            room.live(order.worker, order.objects, batches, calls)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # to the owner's log
         raise

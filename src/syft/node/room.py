@@ -36,6 +36,15 @@ def live(worker: str, objects: int, batches: socket.socket, calls: socket.socket
             send_record(batches, wire.encode(answered))
 
 
+class _Now:
+    """What a room is doing."""
+
+    message = 0  # by its number in the batches of who asks
+
+
+_now = _Now()
+
+
 class _Peers:
     """Workers elsewhere, each over a channel that the gate carries on."""
 
@@ -48,7 +57,7 @@ class _Peers:
     def find(self, name: str) -> BaseWorker:
         """Return the worker ``name``, whom the gate will find or refuse when it is called."""
         if name not in self._channels and name != local_worker().id:
-            channel = self._channels[name] = Channel(name)
+            channel = self._channels[name] = Channel(name, lambda: _now.message)
             channel.carrier = _Caller(name, self._calls, self._lock)
             return BaseWorker(name, channel)
         return get_worker(name)
@@ -85,7 +94,8 @@ def answer_batch(room: Worker, batch: Batch, objects: int = limits.ROOM_OBJECTS)
     A message that fails leaves its error in the place of what it would have made or written.
     """
     answer: Answer | None = None
-    for message in batch.messages:
+    for number, message in enumerate(batch.messages, batch.first):
+        _now.message = number
         try:
             wire.check_closed(message)
             if len(room.store.objects) >= objects and _makes_more(message):
@@ -94,6 +104,7 @@ def answer_batch(room: Worker, batch: Batch, objects: int = limits.ROOM_OBJECTS)
                 )
             answer = room.handle(message)
         except SyftError as error:
+            error.asked_at = error.asked_at or number
             answer = failure_of(error)
             for id in _touched(message):
                 room.store.fail(id, error)

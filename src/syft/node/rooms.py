@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +14,8 @@ from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..worker import failure_of
 from .bulk import ArrivingFrame
 from .desk import cpu_of
+from .engines import Engine, Order
 from .envelopes import Answered, Frames, SealedAnswered, SocketSource, header, read_head, read_record, send_record
-from .nursery import Nursery, Order
 
 Receive = Callable[[Frames], None]
 
@@ -30,15 +27,16 @@ class Room:
         calling: called with (worker's name, frames) of each batch for a worker elsewhere.
     """
 
-    def __init__(self, nursery: Nursery, order: Order, calling: Callable[[str, Frames], None]) -> None:
+    def __init__(self, engine: Engine, order: Order, calling: Callable[[str, Frames], None]) -> None:
         self.worker = order.worker
         self._calling = calling
         self._lock = threading.Lock()
-        self._sending, self._answering = threading.Lock(), threading.Lock()  # of _batches, of _calls
+        self._sending, self._answering = threading.Lock(), threading.Lock()  # of its batches, of its calls
         self._awaited: deque[tuple[int, Receive]] = deque()
         self._ended = self._closed = False
         self._cpu_seconds = 0.0
-        self.pid, self._process, self._batches, self._calls = nursery.open_room(order)
+        self._process = engine.open_room(order)
+        self.pid, self.place = self._process.pid, self._process.place
         threading.Thread(target=self._listen, name=f"room at {self.worker}", daemon=True).start()
         self._caller = threading.Thread(target=self._listen_to_calls, name=f"calls at {self.worker}", daemon=True)
         self._caller.start()
@@ -55,14 +53,14 @@ class Room:
                     self._awaited.append((last, receive))
             if not ended:
                 with suppress(OSError):  # then _listen ends as well, and answers
-                    send_record(self._batches, frames)
+                    send_record(self._process.batches, frames)
         if ended and receive is not None:
             receive(self._ending(last))
 
     def answer_call(self, worker: str, frames: Frames) -> None:
         """Pass on the answer of a worker elsewhere."""
         with self._answering, suppress(OSError):
-            send_record(self._calls, [worker.encode(), *frames])
+            send_record(self._process.calls, [worker.encode(), *frames])
 
     @property
     def died(self) -> bool:
@@ -83,12 +81,11 @@ class Room:
     def _kill(self) -> None:
         with self._lock:
             if not self._ended:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                self._process.kill()
 
     def _listen(self) -> None:
-        source = SocketSource(self._batches)
         with suppress(EOFError, OSError, SyftError, msgspec.DecodeError):
+            source = SocketSource(self._process.batches)
             while True:
                 self._take_answer(source)
         self._kill()
@@ -120,8 +117,8 @@ class Room:
                 frame.lose()
 
     def _listen_to_calls(self) -> None:
-        source = SocketSource(self._calls)
         with suppress(EOFError, OSError, SyftError, UnicodeDecodeError, msgspec.DecodeError):
+            source = SocketSource(self._process.calls)
             while True:
                 name, *frames = read_record(source)
                 self._calling(bytes(name).decode(), frames)
@@ -134,14 +131,10 @@ class Room:
             awaited, self._awaited = self._awaited, deque()
         for last, receive in awaited:
             receive(self._ending(last))
-        for connection in (self._batches, self._calls):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self._process.hang_up()
         self._caller.join()
         with self._sending, self._answering:
-            self._batches.close()
-            self._calls.close()
-            os.close(self._process)
+            self._process.close()
 
     def _ending(self, last: int) -> Frames:
         return failed(last, ending(self.worker))
@@ -150,7 +143,7 @@ class Room:
 def ending(worker: str) -> WorkerShut:
     """Return what the client of a room that has ended is told."""
     return WorkerShut(
-        "this client's room has ended: it crashed, or used more memory or time than it may",
+        "this client's room has ended: it crashed, could not start, or used more memory or time than it may",
         where=worker,
         mend="Connect again, and send the data again.",
     )

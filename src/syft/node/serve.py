@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import BadConfig
 from .certs import Bundle
 from .config import Address, Config
+from .engines import Engine
 from .nursery import Nursery
 
 
@@ -24,6 +25,7 @@ def serve(
     metrics: Address | None = None,
     *,
     until_eof: bool = False,
+    on_ray: bool = False,
 ) -> None:
     """Serve the worker ``config.owner`` at ``listen`` until SIGTERM or Ctrl-C.
 
@@ -33,13 +35,14 @@ def serve(
         certs: the folder of the node's bundle, whose name must be the worker's.
         tell: called with a line of text where metrics are, and with ``ready at ADDRESS`` once callers may connect.
         metrics: where to serve Prometheus metrics, without certificates.
+        on_ray: have the rooms on a Ray cluster, not in processes beside this one.
         until_eof: also end when the standard input does: whoever holds its other end has gone, however that was.
 
     Raises:
         BadCertificate: the bundle is not valid.
         BadConfig: the bundle is another's, a data set cannot be read, or the address cannot be listened at.
     """
-    nursery = Nursery()  # before the key is in this process, of which it is a fork
+    engine = _cluster(config) if on_ray else Nursery()  # before the key is in this process, which may be forked here
     try:
         bundle = Bundle.load(certs)
         if bundle.name != config.owner:
@@ -47,16 +50,23 @@ def serve(
                 f"the bundle in {certs} is {bundle.name}'s, not {config.owner}'s",
                 mend=f"syft certs issue DIR {config.owner}",
             )
-        _serve(config, listen, bundle, nursery, tell, metrics, [sys.stdin.fileno()] if until_eof else [])
+        engine.ready()
+        _serve(config, listen, bundle, engine, tell, metrics, [sys.stdin.fileno()] if until_eof else [])
     finally:
-        nursery.close()
+        engine.close()
+
+
+def _cluster(config: Config) -> Engine:
+    from .cluster import Cluster
+
+    return Cluster(config.owner, config.ray)
 
 
 def _serve(
     config: Config,
     listen: str,
     bundle: Bundle,
-    nursery: Nursery,
+    engine: Engine,
     tell: Callable[[str], None],
     metrics: Address | None,
     ends: list[int],
@@ -75,7 +85,7 @@ def _serve(
     from .link import OPTIONS
 
     desk = Desk(config, load)
-    gate, health = Gate(bundle, nursery, desk), Health()
+    gate, health = Gate(bundle, engine, desk), Health()
     server = grpc.server(
         ThreadPoolExecutor(limits.SESSIONS_OF_A_CLIENT * config.limits.clients + limits.ERRANDS),
         handlers=[gate, health.handler()],

@@ -30,14 +30,14 @@ from ..errors import (
     WorkerNotFound,
     WorkerShut,
 )
-from ..messages import Done, Failure, Found, Introduce, Put
+from ..messages import Done, Failure, Found, Introduce, Put, Ran
 from ..wire import Meta
 from .audit import Entry
 from .data import Offer
 from .desk import Desk, Tenant
+from .engines import Engine, Order
 from .envelopes import Answered, Batch, Frames, SealedAnswered, SealedBatch, header, peek_tag
 from .link import Link
-from .nursery import Nursery, Order
 from .release import Decision, Get, Move, Movement, Policy, Release, Shape, judge
 from .rooms import Room, ending, failed
 
@@ -52,6 +52,9 @@ _ANSWERS = {
     b"seed": b"done", b"clear": b"done",
 }  # fmt: skip
 
+#: That an operator that gives nothing did not fail, as one that checks what another gave.
+_RAN_FOR_NOTHING = msgspec.msgpack.encode(Ran(()))
+
 
 class Tenancy:
     """What the gate knows of one client's room, and lets out of it.
@@ -65,7 +68,7 @@ class Tenancy:
     def __init__(
         self,
         client: str,
-        nursery: Nursery,
+        engine: Engine,
         desk: Desk,
         dial: Callable[[str, str], grpc.Channel],
         changed: Callable[[], None],
@@ -85,13 +88,13 @@ class Tenancy:
         self._outside = dict(self._offered)
         limits = desk.limits
         order = Order(desk.owner, limits.room_memory, limits.room_cpu_seconds, limits.room_objects)
-        self.room = Room(nursery, order, self._call)
+        self.room = Room(engine, order, self._call)
 
     @property
     def shown(self) -> Tenant:
         """What the owner sees of it."""
         entered = tuple(sorted({policy.name for policy in self.entered}))
-        return Tenant(self.name, self.client, self.room.pid, self.since, entered)
+        return Tenant(self.name, self.client, self.room.pid, self.room.place, self.since, entered)
 
     def close(self) -> None:
         """End the room, hang up its calls, and forget the values that it asked to get."""
@@ -169,7 +172,7 @@ class Tenancy:
                 return wire.encode(Answered(last, self._found(msgspec.msgpack.decode(answer, type=Found), query)))
             if tag == b"value":
                 self._check_still(release)
-            elif self.entered:
+            elif self.entered and answer != _RAN_FOR_NOTHING:
                 self.permit(release)
             return frames
         except (SyftError, msgspec.DecodeError) as error:
@@ -230,6 +233,7 @@ class Tenancy:
             f"the room reports: {kind.code}",
             where=self._desk.owner,
             mend="Private data is in your room, so only the owner's log has the details.",
+            asked_at=failure.asked_at,
         )
         return failed(last, error)
 

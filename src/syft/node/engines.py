@@ -1,0 +1,63 @@
+"""Where the rooms of a node are: beside the gate (:mod:`.nursery`), or on a Ray cluster (:mod:`.cluster`)."""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+import msgspec
+
+
+class Order(msgspec.Struct):
+    """An order for one room."""
+
+    worker: str
+    memory: int
+    cpu_seconds: int
+    objects: int
+
+
+class Process(Protocol):
+    """A room's process, wherever it runs.
+
+    ``batches`` and ``calls`` are its two connections, each for one thread that reads and one that writes.
+    Those of the family AF_UNIX also take files (:mod:`.bulk`); from others everything comes as bytes. They
+    may still be on their way when the process is given: to ask for them waits, and raises OSError when
+    they do not come.
+    """
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 if it is not on this machine."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for the owner to read."""
+
+    @property
+    def batches(self) -> socket.socket: ...
+
+    @property
+    def calls(self) -> socket.socket: ...
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+
+    def hang_up(self) -> None:
+        """End both connections, so that whoever waits at them stops waiting. It has been killed."""
+
+    def close(self) -> None:
+        """Free what is left of it here. Nobody uses its connections any more."""
+
+
+class Engine(Protocol):
+    """Opens rooms."""
+
+    def ready(self) -> None:
+        """Wait until rooms can be opened. Raises BadConfig: they cannot."""
+
+    def open_room(self, order: Order) -> Process:
+        """Give a room without delay. Raises WorkerShut."""
+
+    def close(self) -> None:
+        """End every room."""
