@@ -22,7 +22,7 @@ _PRIVATE_FOLDER = 0o700
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """One client's room: its process, 0 on another machine, since when, and what private data entered it, owner/data."""
+    """One client's room: its process (0: elsewhere), since when, and the private data that entered it, owner/data."""
 
     room: str
     client: str
