@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import syft as sy
-from syft.compat import GONE, GONE_METHODS, OLD_PATHS
+from syft.compat import GONE, GONE_METHODS, GONE_PATHS, OLD_PATHS
 
 
 @pytest.mark.parametrize("path", sorted(OLD_PATHS))
@@ -51,6 +51,13 @@ def test_what_is_gone_says_what_it_was(name: str) -> None:
     with pytest.raises(AttributeError, match=f"sy.{name} of PySyft 0.2 was"):
         getattr(sy, name)
     assert not hasattr(sy, name)
+
+
+@pytest.mark.parametrize("path", sorted(GONE_PATHS))
+def test_modules_that_are_gone_say_what_they_were(path: str) -> None:
+    for _ in range(2):
+        with pytest.raises(ImportError, match=f"{path} of PySyft 0.2 was .*syft serve.*sy.connect"):
+            importlib.import_module(path)
 
 
 @pytest.mark.parametrize("name", sorted(GONE_METHODS))

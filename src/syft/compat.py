@@ -1,5 +1,5 @@
 """The names of PySyft 0.2: ``OLD_PATHS`` has every import path that resolves, and what is found there; ``GONE``
-what is not there by design, and what to use instead.
+and ``GONE_PATHS`` what is not there by design, and what to use instead.
 
 A finder at the end of ``sys.meta_path`` makes a module of each when it is asked for; it costs nothing
 until then, and comes after everything that is really there.
@@ -63,7 +63,10 @@ _ENCRYPTED = (
     "computation on encrypted or secret-shared values, which is not there; for private averages let models move to a "
     "trusted aggregator: syft.fl.utils.aggregate"
 )
-_NODES = "a worker in another process; here that is a node, to which sy.connect(address, certs) leads"
+_NODES = (
+    "a worker in another process; here that is a node: its owner runs syft serve, and "
+    "sy.connect(address, certs) gives you a worker that leads there"
+)
 _GRID = "a client of PyGrid, which is not there; workers that you know are searched by sy.PrivateGridNetwork"
 _KERAS = "a bridge to Keras and TF Encrypted, which is not there; models are torch.nn modules"
 
@@ -83,6 +86,9 @@ GONE: dict[str, str] = {
     "String": "text at a worker, which is not there; tensors, pointers and modules can be sent",
     "serde": "how objects became bytes, which is internal here; torch.save and torch.load keep local tensors",
 }
+
+#: Modules of PySyft 0.2, as in GONE.
+GONE_PATHS: dict[str, str] = dict.fromkeys(("syft.workers.websocket_client", "syft.workers.websocket_server"), _NODES)
 
 #: Methods of tensors and modules in PySyft 0.2, as in GONE.
 GONE_METHODS: dict[str, str] = dict.fromkeys(
@@ -114,11 +120,13 @@ class _OldPaths(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         is_package = any(old.startswith(f"{fullname}.") for old in OLD_PATHS)
-        if is_package or fullname in OLD_PATHS:
+        if is_package or fullname in OLD_PATHS or fullname in GONE_PATHS:
             return ModuleSpec(fullname, self, is_package=is_package)
         return None
 
     def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ in GONE_PATHS:
+            raise ImportError(str(gone(module.__name__, GONE_PATHS[module.__name__])), name=module.__name__)
         for name, home in OLD_PATHS.get(module.__name__, {}).items():
             where, _, what = home.partition(":")
             setattr(module, name, getattr(import_module(where), what))

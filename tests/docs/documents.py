@@ -1,7 +1,11 @@
-"""Run the documents as a reader would: all code cells of a notebook, all python blocks of a Markdown file.
+"""Run the documents as a reader would: all code cells of a notebook; of a Markdown file all python and sh blocks.
 
-``python tests/docs/documents.py docs/a.ipynb`` runs a document and writes what it shows into it. The
-tests only compare.
+A toml block whose first line is the comment ``# NAME`` becomes that file. A node that ends a block, with
+``syft serve``, lives until the document's end; ports 7100 to 7199 of 127.0.0.1 are replaced by free ones.
+Blocks of make do not run.
+
+``python tests/docs/documents.py docs/a.ipynb`` runs a document and writes what it shows into it; files that
+its code makes are made in the working folder. The tests only compare.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ import base64
 import contextlib
 import io
 import json
+import os
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,11 +28,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.ipynb"))]
 
-# A python block, and the text block after it, if any, which is what it shows.
+# A block that runs, and the text block after it, if any, which is what it shows.
 _BLOCK = re.compile(
-    r"^```python\n(?P<code>.*?)^```\n(?P<between>\n*^```text\n)?(?(between)(?P<shown>.*?)^```\n)",
+    r"^```(?P<language>python|sh(?!\nmake )|toml(?=\n# [\w.-]+\n))\n(?P<code>.*?)^```\n"
+    r"(?P<between>\n*^```text\n)?(?(between)(?P<shown>.*?)^```\n)",
     re.MULTILINE | re.DOTALL,
 )
+
+_PORT = re.compile(r"(?<=127\.0\.0\.1:)71\d\d\b")
 
 
 @dataclass
@@ -44,11 +54,60 @@ class Shown:
 
 def run(codes: list[str]) -> list[Shown]:
     """Run cells one after the other in a namespace of their own."""
+    ports = _free_ports({port for code in codes for port in _PORT.findall(code)})
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    return [_run_cell(code, namespace) for code in codes]
+    with contextlib.ExitStack() as nodes:
+        shown = [_run_cell(_PORT.sub(lambda match: ports[match[0]], code), namespace, nodes) for code in codes]
+    for cell in shown:
+        for written, free in ports.items():
+            cell.printed = cell.printed.replace(f"127.0.0.1:{free}", f"127.0.0.1:{written}")
+            cell.value = cell.value.replace(f"127.0.0.1:{free}", f"127.0.0.1:{written}")
+    return shown
 
 
-def _run_cell(code: str, namespace: dict[str, Any]) -> Shown:
+def _free_ports(written: set[str]) -> dict[str, str]:
+    with contextlib.ExitStack() as stack:
+        sockets = {port: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for port in written}
+        return {port: str(taken.getsockname()[1]) for port, taken in sockets.items()}
+
+
+def _run_cell(code: str, namespace: dict[str, Any], nodes: contextlib.ExitStack) -> Shown:
+    language, _, body = code.partition("\n")
+    if language == "%%sh":
+        first, serve, options = body.partition("syft serve ")
+        shown = _run_shell(first) if first else ""
+        return Shown(printed=shown + _serve(serve + options, nodes) if serve else shown)
+    if language == "%%toml":
+        Path(body.split()[1]).write_text(body, encoding="utf-8")
+        return Shown()
+    return _run_python(code, namespace)
+
+
+def _shell(code: str) -> dict[str, Any]:
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {"args": ["sh", "-ec", code], "env": {**os.environ, "PATH": path}, "text": True}
+
+
+def _run_shell(code: str) -> str:
+    done = subprocess.run(**_shell(code), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def _serve(code: str, nodes: contextlib.ExitStack) -> str:
+    """Start a node; return what it says until it is ready. It ends with ``nodes``, or with this process."""
+    command = f"exec {code.rstrip()} --until-eof"
+    node = nodes.enter_context(subprocess.Popen(**_shell(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    nodes.callback(node.terminate)
+    said = ""
+    for line in node.stdout:
+        said += line
+        if ": ready at " in line:
+            return said
+    raise AssertionError(f"{code} ended: {said}")
+
+
+def _run_python(code: str, namespace: dict[str, Any]) -> Shown:
     shown, printed = Shown(), io.StringIO()
     tree = ast.parse(code)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
@@ -83,9 +142,14 @@ def codes_and_outputs(path: Path) -> tuple[list[str], list[Shown]]:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         blocks = list(_BLOCK.finditer(text))
-        return [b["code"] for b in blocks], [Shown(printed=b["shown"] or "") for b in blocks]
+        return [_cell(b) for b in blocks], [Shown(printed=b["shown"] or "") for b in blocks]
     cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     return ["".join(cell["source"]) for cell in cells], [_shown_in(cell["outputs"]) for cell in cells]
+
+
+def _cell(block: re.Match[str]) -> str:
+    """Return a block as a cell: what is not Python begins with its language, as in Jupyter."""
+    return block["code"] if block["language"] == "python" else f"%%{block['language']}\n{block['code']}"
 
 
 def _shown_in(outputs: list[dict[str, Any]]) -> Shown:
@@ -112,7 +176,7 @@ def _write_markdown(text: str, outputs: list[Shown]) -> str:
 
     def block(match: re.Match[str]) -> str:
         output = next(shown).text
-        return f"```python\n{match['code']}```\n" + (f"\n```text\n{output}```\n" if output else "")
+        return f"```{match['language']}\n{match['code']}```\n" + (f"\n```text\n{output}```\n" if output else "")
 
     return _BLOCK.sub(block, text)
 

@@ -14,7 +14,8 @@ from .documents import DOCUMENTS, ROOT, Shown, codes_and_outputs, run, write
 
 pytestmark = pytest.mark.in_process
 
-_ID = re.compile(r"(?:\b\d{9,14}|…)(\d{5})\b")
+_ID = re.compile(r"(?:\b\d{9,14}|…)(\d{5})\b|\b([0-9a-f]{12})\b")  # of objects, and of requests
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
 
 
@@ -27,8 +28,12 @@ def same_text(one: str, other: str) -> bool:
 
 
 def with_ids_counted(text: str, seen: dict[str, int]) -> str:
-    """Put 1, 2, ... in the place of ids, long or short, by first appearance: how many were used before is no matter."""
-    return _ID.sub(lambda match: f"id {seen.setdefault(match[1], len(seen) + 1)}", text)
+    """Put 1, 2, ... in the place of ids, long or short, by first appearance: how many were used before is no matter.
+
+    Times are all the same.
+    """
+    text = _TIME.sub("then", text)
+    return _ID.sub(lambda match: f"id {seen.setdefault(match[1] or match[2], len(seen) + 1)}", text)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -77,6 +82,24 @@ def test_a_markdown_file_says_what_its_blocks_show(tmp_path: Path):
     write(document, shown)
     assert [s.text for s in codes_and_outputs(document)[1]] == ["3\n", "2\n"]
     assert document.read_text().endswith("Two\n\n```python\nprint(x)\n```\n\n```text\n2\n```\nEnd\n")
+
+
+def test_shell_blocks_run_and_toml_blocks_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    document = tmp_path / "a.md"
+    document.write_text(
+        "```toml\n# a.toml\nx = 1\n```\n```toml\ny = 1\n```\n```sh\ncat a.toml; command -v python >&2\n```\n"
+        "```sh\nmake test\n```\n```sh\necho 127.0.0.1:7101 127.0.0.1:17101 > p; cat p\n```\n"
+        "```python\nimport pathlib\npathlib.Path('p').read_text().count('7101')  # of port 17101 only\n```\n"
+    )
+    codes, _ = codes_and_outputs(document)
+    assert [code.split("\n", 1)[0] for code in codes[:3]] == ["%%toml", "%%sh", "%%sh"]
+    python = Path(sys.executable).parent / "python"
+    assert [s.text for s in run(codes)] == [
+        "", f"# a.toml\nx = 1\n{python}\n", "127.0.0.1:7101 127.0.0.1:17101\n", "1\n",
+    ]  # fmt: skip
+    with pytest.raises(AssertionError, match="it is wrong"):
+        run(["%%sh\necho it is wrong; false; true\n"])
 
 
 def test_a_notebook_keeps_what_its_cells_show(tmp_path: Path):
