@@ -11,7 +11,7 @@ DEV_READY := .venv/.dev-ready
 .PHONY: demo test lint bench docs-test clean
 
 demo: $(USER_READY)
-	$(BIN)/syft demo $(ARGS)
+	$(BIN)/syft demo --nodes $(ARGS)
 
 test: $(DEV_READY)
 	$(BIN)/pytest $(ARGS)
@@ -37,8 +37,8 @@ clean:
 	$(PIP) install torch==$(TORCH)
 	touch $@
 
-$(USER_READY): .venv/.torch-$(TORCH) pyproject.toml
-	$(PIP) install --editable '.[demo]'
+$(USER_READY): .venv/.torch-$(TORCH) pyproject.toml Makefile
+	$(PIP) install --editable '.[demo,nodes]'
 	touch $@
 
 $(DEV_READY): .venv/.torch-$(TORCH) pyproject.toml

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from syft.cli import app
 from syft.demo import run as demo_run
+from syft.demo.nodes import Nodes
 from syft.demo.training import Settings
 
 pytestmark = pytest.mark.in_process
@@ -55,8 +56,8 @@ def test_options_out_of_bounds_are_refused(args: list[str], told: str, monkeypat
 def test_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = []
 
-    def note(settings: Settings, out: Path, console: Console) -> bool:
-        given.append((settings, out))
+    def note(settings: Settings, out: Path, console: Console, *venue: object) -> bool:
+        given.append((settings, out, *venue))
         return True
 
     monkeypatch.setattr(demo_run, "run", note)
@@ -64,6 +65,8 @@ def test_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     args = ["--rounds", "3", "--owners", "7", "--alpha", "0.5", "--seed", "9", "--epochs", "2", "--out"]
     assert syft("demo", *args, str(out))[0] == 0
     assert given == [(Settings(rounds=3, owners=7, alpha=0.5, seed=9, epochs=2), out)]
+    assert syft("demo", "--nodes", "--out", str(out))[0] == 0
+    assert given[1:] == [(Settings(), out, Nodes)]
 
 
 def test_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,8 +115,8 @@ class Nodes:
         raise AssertionError("a node gave something to a client who is in no config")
 
     def evidence(self) -> list[str]:
-        released = {name: self._released(name) for name in self._nodes}
-        got = [entry for entry in released.pop(AGGREGATOR) if entry.what == "get"]
+        released = {owner.id: self._released(owner.id) for owner in self.owners}
+        got = [entry for entry in self._released(AGGREGATOR) if entry.what == "get"]
         moved = {entry.object for entries in released.values() for entry in entries if entry.what == "move"}
         single = sum(entry.object in moved for entry in got)
         lines = ["By the nodes' audit logs, of the digits and of all that is computed from them:"]
