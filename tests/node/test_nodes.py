@@ -183,7 +183,7 @@ def test_an_error_that_arrives_late_names_the_line_that_asked_for_it(bob, alice)
     x, wrong = (sy.send(value, alice) for value in (x, wrong))
     picked_along_the_chain = x.index_select(0, wrong)
     with pytest.raises(OperatorIndexFailed, match=r"picked_along_the_chain = x.index_select"):
-        (picked_along_the_chain + 1).get().get()
+        (picked_along_the_chain + 1).get()
 
 
 def test_an_operator_that_only_checks_fails_at_once(bob):

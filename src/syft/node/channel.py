@@ -6,6 +6,7 @@ moment after the first. What an operator will give is known beforehand, from met
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 import time
@@ -77,7 +78,8 @@ class Channel:
         self._pending: list[msgspec.Raw] = []
         self._memories: list[Frame] = []
         self._released: deque[int] = deque()
-        self._sent = self._received = self._weight = 0
+        self._sent = secrets.randbits(48)  # no two channels to a room give messages the same numbers
+        self._received = self._weight = 0
         self._asked: dict[int, Future[Answer]] = {}
         self._mark: Future[Answer] | None = None  # the last answer asked for only so as not to run too far ahead
         self._behind: Future[Answer] | None = None  # the one before, which has to be there before more is sent

@@ -151,7 +151,7 @@ class Session:
         last = batch.first + len(batch.messages) - 1
         with self._turn:
             if last > self.accepted:
-                if batch.first != self.accepted + 1:
+                if self.accepted and batch.first != self.accepted + 1:
                     raise MalformedMessage("a batch is missing", where=self.tenancy.room.worker)
                 self.accepted = last
                 self._gate.counts.took(len(batch.messages), _size(frames))
