@@ -153,18 +153,16 @@ def serve(
 ) -> None:
     """Serve data to those whom the config allows, until Ctrl-C."""
     with _needs_nodes():
-        from .node.config import Config, metrics_address
+        from .node.config import metrics_address
         from .node.serve import serve
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         measured = None if metrics is None else metrics_address(metrics, open_to_others=metrics_open)
-        node = Config.load(config, id)
-        typer.echo(f"{id}: data sets: {', '.join(data.name for data in node.data) or 'none'}")
-        typer.echo(f"{id}: audit log and requests are kept in {node.state}")
-        on_ray = engine is Engine.RAY
-        serve(
-            node, listen, certs, lambda what: typer.echo(f"{id}: {what}"), measured, until_eof=until_eof, on_ray=on_ray
-        )
+
+        def tell(line: str) -> None:
+            typer.echo(f"{id}: {line}")
+
+        serve(config, id, listen, certs, tell, measured, until_eof=until_eof, on_ray=engine is Engine.RAY)
     typer.echo(f"{id}: stopped")
 
 
@@ -177,6 +175,7 @@ def status(config: ConfigFile) -> None:
         node = read_status(_state(config))
     typer.echo(f"{node.worker} at {node.address}, process {node.pid}, since {node.since:%Y-%m-%d %H:%M:%S} UTC")
     typer.echo(f"offers: {', '.join(node.offers) or 'nothing'}")
+    typer.echo(f"walls of rooms: {', '.join(node.walls)}")
     typer.echo(f"rooms: {len(node.tenants)}")
 
 

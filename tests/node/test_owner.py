@@ -411,7 +411,7 @@ def test_serve_says_when_it_is_ready_and_stops_on_request(authority, tmp_path, o
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         ) as process:
-            lines = [process.stdout.readline() for _ in range(3)]
+            lines = [process.stdout.readline() for _ in range(4)]
             address = lines[-1].removeprefix("carol: ready at ").strip()
             worker = sy.connect(address, certs=authority / "me")
             assert sy.send(torch.ones(2), worker).sum().item() == 2

@@ -11,13 +11,16 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import syft as sy
+from syft.cli import app
 from syft.node import walls
 from syft.node.local import LocalNode
 
@@ -281,5 +284,25 @@ def test_what_rooms_are_forked_from_has_no_secrets(
     sy.connect(node.address, certs=authority / "me").search()  # then it is forked, and ready
     (nursery,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
     key = (authority / "walled" / "key.pem").read_bytes().splitlines()[1]
-    for secret in (b"of-the-environment", key):
+    for secret in (b"of-the-environment", b"of-the-config", key):
         assert not any(secret in part for part in memory(int(nursery))), secret
+
+
+def test_the_owner_is_told_which_walls_stand(
+    start: Callable[..., LocalNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = CliRunner().invoke(app, ["status", "--config", str(start("told", tmp_path / "told.toml").config)])
+    assert f"walls of rooms: {', '.join(walls.standing())}" in shown.output
+    monkeypatch.setattr(walls, "_landlock_version", lambda: 0)
+    monkeypatch.setattr(walls, "_has_seccomp", lambda: False)
+    assert [wall.split(":")[0] for wall in walls.standing()] == ["NO Landlock", "NO seccomp", "limits"]
+
+
+def test_walls_go_up_around_one_thread_only() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    with pytest.raises(RuntimeError, match="fork first"):
+        walls.Walls().put_up(2**40, 2**20, ())
+    done.set()
+    thread.join()

@@ -16,6 +16,7 @@ from .audit import AuditLog
 from .config import Config
 from .data import Offer
 from .requests import Requests
+from .walls import standing
 
 _AUDIT, _STATUS, _LOCK = "audit.jsonl", "status.json", "node.lock"
 _PRIVATE_FOLDER = 0o700
@@ -40,6 +41,7 @@ class Status(msgspec.Struct, frozen=True):
     address: str
     since: datetime
     offers: tuple[str, ...]
+    walls: tuple[str, ...]
     tenants: tuple[Tenant, ...]
 
 
@@ -67,7 +69,7 @@ class Desk:
     def show(self, tenants: Iterable[Tenant]) -> None:
         """Have the owner's commands show these rooms. Raises AuditFailed."""
         offers = tuple(offer.name for offer in self.offers)
-        status = Status(self.owner, os.getpid(), self._address, self._since, offers, tuple(tenants))
+        status = Status(self.owner, os.getpid(), self._address, self._since, offers, standing(), tuple(tenants))
         path = self.config.state / _STATUS
         draft = path.with_suffix(".draft")
         try:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ..errors import BadConfig
@@ -18,7 +19,8 @@ from .nursery import Nursery
 
 
 def serve(
-    config: Config,
+    file: Path,
+    owner: str,
     listen: str,
     certs: str | Path,
     tell: Callable[[str], None],
@@ -27,33 +29,37 @@ def serve(
     until_eof: bool = False,
     on_ray: bool = False,
 ) -> None:
-    """Serve the worker ``config.owner`` at ``listen`` until SIGTERM or Ctrl-C.
+    """Serve the worker ``owner`` at ``listen`` until SIGTERM or Ctrl-C.
 
     Args:
-        config: its data, who may do what with it, and limits.
+        file: the config: its data, who may do what with it, and limits.
         listen: host and port; port 0 takes a free one.
         certs: the folder of the node's bundle, whose name must be the worker's.
-        tell: called with a line of text where metrics are, and with ``ready at ADDRESS`` once callers may connect.
+        tell: called with lines of text on what is served and how, the last of which is ``ready at ADDRESS``, once
+            callers may connect.
         metrics: where to serve Prometheus metrics, without certificates.
         on_ray: have the rooms on a Ray cluster, not in processes beside this one.
         until_eof: also end when the standard input does: whoever holds its other end has gone, however that was.
 
     Raises:
         BadCertificate: the bundle is not valid.
-        BadConfig: the bundle is another's, a data set cannot be read, or the address cannot be listened at.
+        BadConfig: so is the config, the bundle is another's, a data set cannot be read, or the address cannot be
+            listened at.
     """
-    engine = _cluster(config) if on_ray else Nursery()  # before the key is in this process, which may be forked here
-    try:
+    with ExitStack() as stack:
+        # Before the config and the key are in this process, of which the nursery is a fork.
+        nursery = None if on_ray else stack.enter_context(closing(Nursery()))
+        config = Config.load(file, owner)
+        tell(f"data sets: {', '.join(data.name for data in config.data) or 'none'}")
+        tell(f"audit log and requests are kept in {config.state}")
+        engine = nursery or stack.enter_context(closing(_cluster(config)))
         bundle = Bundle.load(certs)
-        if bundle.name != config.owner:
+        if bundle.name != owner:
             raise BadConfig(
-                f"the bundle in {certs} is {bundle.name}'s, not {config.owner}'s",
-                mend=f"syft certs issue DIR {config.owner}",
+                f"the bundle in {certs} is {bundle.name}'s, not {owner}'s", mend=f"syft certs issue DIR {owner}"
             )
         engine.ready()
         _serve(config, listen, bundle, engine, tell, metrics, [sys.stdin.fileno()] if until_eof else [])
-    finally:
-        engine.close()
 
 
 def _cluster(config: Config) -> Engine:
@@ -83,7 +89,9 @@ def _serve(
     from .gate import Gate
     from .health import Health
     from .link import OPTIONS
+    from .walls import standing
 
+    tell(f"walls of rooms: {', '.join(standing())}")
     desk = Desk(config, load)
     gate, health = Gate(bundle, engine, desk), Health()
     server = grpc.server(
