@@ -23,6 +23,9 @@ _UNINITIALISED = frozenset({
     "aten::new_empty", "aten::new_empty_strided",
 })  # fmt: skip
 _GROWING = frozenset({"aten::resize_", "aten::resize_as_"})
+_COPYING = frozenset({"aten::to.dtype"})  # a view by its schema, but only where nothing is to be done
+
+_FLOATS_THAT_SIZE = frozenset({"start", "end", "step", "scale_factors"})
 
 #: Statistics that these write to, though their schema does not say so.
 _UNDECLARED_WRITES = dict.fromkeys(
@@ -61,15 +64,18 @@ class Operator:
         gives_list: it returns one list of tensors, whose length depends on the arguments.
         gives_value: it returns a Python value, not a tensor.
         changes_view: it changes its first argument's shape in place (``t_``, ``squeeze_``).
+        schema: torch's own.
+        takes_no_memory: what it gives has the memory of its arguments.
+        sized_by: kinds of numbers on whose values the size of what it gives depends.
     """
 
     __slots__ = (
         "name", "call", "plain", "in_place", "returned", "written", "names", "gives_list", "gives_value",
-        "changes_view", "_shape_depends_on_values",
+        "changes_view", "schema", "takes_no_memory", "sized_by", "_shape_depends_on_values",
     )  # fmt: skip
 
     def __init__(self, name: str, overload: OpOverload) -> None:
-        schema = overload._schema
+        self.schema = schema = overload._schema
         index = {argument.name: i for i, argument in enumerate(schema.arguments)}
         writers = {
             alias: index[argument.name]
@@ -98,6 +104,12 @@ class Operator:
         self.plain = kinds == ["Tensor"] and self.returned == (None,) and not self.written
         self.changes_view = torch.Tag.inplace_view in overload.tags
         self.in_place = kinds == ["Tensor"] and self.returned == (0,) and self.written == {0} and not self.changes_view
+        self.takes_no_memory = (overload.is_view and name not in _COPYING) or (self.in_place and name not in _GROWING)
+        self.sized_by: frozenset[type] = (
+            frozenset() if self.takes_no_memory or torch.Tag.pointwise in overload.tags or "_foreach_" in name
+            else frozenset({bool, int, float}) if _FLOATS_THAT_SIZE.intersection(self.names)
+            else frozenset({bool, int})
+        )  # fmt: skip
         self._shape_depends_on_values = torch.Tag.dynamic_output_shape in overload.tags or name in _PARTS_OF_SPARSE
 
     def reveals_shape(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:

@@ -14,6 +14,8 @@ from . import limits
 from .errors import OperatorFailed
 from .operators import Operator
 
+_DEVICE, _META = "device", torch.device("meta")
+
 Outputs = tuple[torch.Tensor | None, ...]
 
 
@@ -34,8 +36,42 @@ class Outlines:
         except KeyError:
             if len(self._known) >= limits.MAX_OUTLINES:
                 self._known.clear()
-            outputs = self._known[key] = _infer(operator, args, kwargs or {})
+            outputs = self._known[key] = infer(operator, args, kwargs or {})
             return outputs
+
+
+def growth(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
+    """Return how many bytes the operator's results, and what it writes to, will take beyond what its arguments have.
+
+    None if only running it can tell. Raises OperatorFailed as :meth:`Outlines.of`.
+    """
+    try:
+        args, kwargs = _on_meta(args), {k: _on_meta(v) for k, v in kwargs.items()}
+    except NotImplementedError:
+        return None
+    before = _bytes([args, list(kwargs.values())])
+    state = torch.get_rng_state()  # some draw random numbers for their outline too
+    try:
+        outputs = infer(operator, args, kwargs)
+    finally:
+        torch.set_rng_state(state)
+    return None if outputs is None else max(0, _bytes([args, list(kwargs.values()), outputs]) - before)
+
+
+def _bytes(values: Any) -> int:
+    """Add up the memory of all tensors in nested lists, each storage once."""
+    storages: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                visit(item)
+
+    visit(values)
+    return sum(storages.values())
 
 
 def _key(value: Any) -> Any:
@@ -48,11 +84,13 @@ def _key(value: Any) -> Any:
     return type(value), value  # 1, 1.0 and True are equal, and not alike
 
 
-def _infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Outputs | None:
+def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Outputs | None:
+    """As :meth:`Outlines.of`, and remember nothing."""
     if operator.gives_value or operator.reveals_shape(args, kwargs):
         return None
+    there = {_DEVICE: _META} if _DEVICE in operator.names else {}  # for what makes tensors of nothing
     try:
-        outputs = operator.call(*map(_on_meta, args), **{k: _on_meta(v) for k, v in kwargs.items()})
+        outputs = operator.call(*map(_on_meta, args), **{k: _on_meta(v) for k, v in kwargs.items()} | there)
     except NotImplementedError:  # it has no meta kernel
         return None
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -62,9 +100,11 @@ def _infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> O
 
 def _on_meta(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
+        if value.is_meta:
+            return value
         if value.layout is not torch.strided:
             raise NotImplementedError("no outline of sparse tensors")
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=_META)
     return [_on_meta(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 

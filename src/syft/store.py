@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,11 @@ class Label(NamedTuple):
 
     tags: tuple[str, ...] = ()
     description: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many characters it has."""
+        return sum(map(len, self.tags)) + len(self.description)
 
     def matches(self, word: str) -> bool:
         """Tell whether ``word`` is one of the tags, or, unless it begins with #, of the description's words."""
@@ -127,7 +132,8 @@ class Store:
     def fail(self, id: int, error: SyftError) -> None:
         """Put an error in the place of an object, for whoever uses it, until its owners let go."""
         self._forget(id)
-        self._failures[id] = error
+        # Anew, since the frames of a traceback hold all operands.
+        self._failures[id] = type(error)(error.what, where=error.where, mend=error.mend)
 
     def clear(self) -> None:
         """Forget every object."""
@@ -135,6 +141,10 @@ class Store:
             self._end(id, "the worker was cleared")
         self._further_owners.clear()
         self._failures.clear()
+
+    def bytes(self) -> int:
+        """Return how much memory all objects, and the words that describe them, take together."""
+        return bytes_of(list(self.objects.values())) + sum(label.size for label in self._labels.values())
 
     def _end(self, id: int, fate: str) -> None:
         self._forget(id)
@@ -200,9 +210,14 @@ class Store:
 
 
 def _memory(value: torch.Tensor) -> set[int]:
-    """Identify the storages of a plain tensor, of which a sparse one has several; a pointer has none."""
+    """Identify the storages of a tensor."""
+    return {storage.data_ptr() for storage in _storages(value)} - {0}
+
+
+def _storages(value: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Return the storages of a plain tensor, of which a sparse one has several; a pointer has none."""
     if type(value) is not torch.Tensor:
-        return set()
+        return []
     parts = [value]
     if value.layout is torch.sparse_coo:
         parts = [value._indices(), value._values()]
@@ -210,4 +225,9 @@ def _memory(value: torch.Tensor) -> set[int]:
         parts = [value.crow_indices(), value.col_indices(), value.values()]
     elif value.layout in (torch.sparse_csc, torch.sparse_bsc):
         parts = [value.ccol_indices(), value.row_indices(), value.values()]
-    return {part.untyped_storage().data_ptr() for part in parts} - {0}
+    return [part.untyped_storage() for part in parts]
+
+
+def bytes_of(values: Iterable[torch.Tensor]) -> int:
+    """Add up the memory of tensors, each storage once, and whole, however little of it they show."""
+    return sum({s.data_ptr(): s.nbytes() for value in values for s in _storages(value)}.values())

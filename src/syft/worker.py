@@ -51,7 +51,7 @@ from .messages import (
     Value,
 )
 from .operators import BY_NAME, Operator
-from .store import Label, Store
+from .store import Label, Store, bytes_of
 from .wire import Meta, Ref, Reference
 
 # What torch raises when it refuses an operator, IndexError among the LookupErrors.
@@ -78,17 +78,37 @@ class Peer(Protocol):
         """Make a pointer, held by ``owner``, of a reference to an object at this peer."""
 
 
+class Guard(Protocol):
+    """What a worker that serves strangers asks before it takes or makes something."""
+
+    def permit(self, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Let an operator run, or raise a SyftError; tell whether its results have to be counted after."""
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are to be stored. Raises LimitExceeded."""
+
+    def hold_results(self, outputs: Any) -> None:
+        """Count what an operator gave. Raises LimitExceeded."""
+
+    def permit_copy(self, value: torch.Tensor) -> None:
+        """Let a value be copied to be sent. Raises LimitExceeded."""
+
+
 class Worker:
     """Holds objects and runs operators on them.
 
     Args:
         id: the worker's name.
         peer: finds another worker by name; raises WorkerNotFound.
+
+    Attributes:
+        guard: where the worker serves strangers.
     """
 
     def __init__(self, id: str, peer: Callable[[str], Peer]) -> None:
         self.id = id
         self.store = Store(id)
+        self.guard: Guard | None = None
         self._peer = peer
         self._handlers: dict[type[Request], Callable[[Any], Answer]] = {
             Run: self._run,
@@ -151,12 +171,15 @@ class Worker:
             raise
         kwargs = {name: self._resolved(a) for name, a in message.kwargs.items()} if message.kwargs else {}
         private = self._policy_of_arguments(operator, message, args, kwargs) if self.store.has_private else None
+        has_to_be_counted = self.guard is not None and self.guard.permit(operator, args, kwargs)
         try:
             outputs = operator.call(*args, **kwargs)
         except SyftError:
             raise
         except _REFUSALS as error:
             raise self._failed(error) from error
+        if has_to_be_counted:
+            cast(Guard, self.guard).hold_results(outputs)
         if is_plain or operator.in_place:
             if not isinstance(outputs, torch.Tensor):  # numbers in the place of tensors gave a number
                 raise MalformedMessage(f"{operator.name} was given no tensor", where=self.id)
@@ -259,13 +282,18 @@ class Worker:
         elif type(value) is not torch.Tensor:
             raise MalformedMessage("only a tensor or a pointer can be put", where=self.id)
         allowed = None if message.allowed is None else frozenset(message.allowed)
-        self.store.put(message.id, value, Label(message.tags, message.description), allowed)
+        label = Label(message.tags, message.description)
+        if self.guard is not None:
+            self.guard.hold(bytes_of([value]) + label.size)
+        self.store.put(message.id, value, label, allowed)
         return Placed(cast(Meta, value))
 
     def _get(self, message: Get) -> Value:
         value = self.store.find(message.id)
         allowed, label = self.store.policy_of(message.id), self.store.label_of(message.id)
         policy.permit_get(allowed, message.user, self.id)
+        if self.guard is not None:
+            self.guard.permit_copy(value)
         if message.take_as is not None:
             self.store.check_free(message.take_as)
         outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference()
@@ -297,6 +325,8 @@ class Worker:
                 where=self.id,
                 mend="To bring it home use x.get().",
             )
+        if self.guard is not None:
+            self.guard.hold(pointer.nbytes)
         value, allowed = cast(Pointer, pointer).fetch(message.user)
         self.store.objects[message.id] = value
         if allowed is not None:
@@ -330,7 +360,10 @@ class Worker:
 
     def _describe(self, message: Describe) -> Done:
         self.store.find(message.id)
-        self.store.label(message.id, Label(message.tags, message.description))
+        label = Label(message.tags, message.description)
+        if self.guard is not None:
+            self.guard.hold(label.size)
+        self.store.label(message.id, label)
         return Done()
 
     def _search(self, message: Search) -> Found:

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 
 from .. import limits, wire
+from ..checks import Guard
 from ..errors import LimitExceeded, SyftError
 from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
@@ -21,9 +22,15 @@ from .channel import Channel
 from .envelopes import Answered, Batch, SocketSource, read_record, send_record
 
 
-def live(worker: str, objects: int, batches: socket.socket, calls: socket.socket) -> None:
-    """Answer batches until the gate hangs up; reach workers elsewhere by calls to the gate."""
+def live(
+    worker: str, objects: int, batches: socket.socket, calls: socket.socket, quota: int = limits.ROOM_BYTES
+) -> None:
+    """Answer batches until the gate hangs up; reach workers elsewhere by calls to the gate.
+
+    At most ``objects`` objects, which take ``quota`` bytes together.
+    """
     room = Worker(worker, _Peers(calls).find)
+    room.guard = Guard(room.store, quota)
     become_local_worker(BaseWorker(worker, InProcess(room)))
     source = SocketSource(batches)
     while True:
@@ -33,7 +40,15 @@ def live(worker: str, objects: int, batches: socket.socket, calls: socket.socket
             return
         answered = answer_batch(room, wire.decode(frames, Batch), objects)
         if answered is not None:
-            send_record(batches, wire.encode(answered))
+            send_record(batches, _encoded(answered))
+
+
+def _encoded(answered: Answered) -> list[wire.Frame]:
+    """Encode an answer; one that cannot be becomes a failure."""
+    try:
+        return wire.encode(answered)
+    except SyftError as error:
+        return wire.encode(Answered(answered.seq, failure_of(error)))
 
 
 class _Now:

@@ -1,0 +1,633 @@
+"""What a worker that serves strangers asks of an operator before it runs.
+
+That the arguments are of the kinds that torch's schema says; that the values are none that torch is
+known not to check and to fail on (:data:`BY_VALUE`); and that the results have room. The first and
+the last are found out once for each kind of call, and remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+
+from . import limits
+from .errors import LimitExceeded, MalformedMessage, OperatorFailed, OperatorIndexFailed
+from .operators import BY_NAME, Operator
+from .outline import growth, infer
+from .store import Store, bytes_of
+
+Call = dict[str, Any]
+Check = Callable[[Call], None]
+
+_Tensor = torch.Tensor
+_NUMBERS = (bool, int, float, complex)
+
+
+class Guard:
+    """Checks the operators of one worker, and holds what it has in memory to a quota.
+
+    Args:
+        store: of the worker.
+        quota: bytes of all objects together.
+    """
+
+    def __init__(self, store: Store, quota: int) -> None:
+        self._store, self._quota = store, quota
+        self._held = 0  # an upper bound; counted anew when it passes the quota
+        self._known: dict[Any, tuple[int | None, tuple[Check, ...]]] = {}
+
+    def permit(self, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Let an operator run, or not; tell whether its results have to be counted after.
+
+        Raises:
+            MalformedMessage: an argument is missing, too many, or of a wrong kind.
+            OperatorFailed: torch refuses such arguments; or would fail on their values, without checking them.
+            LimitExceeded: there is no room for the results.
+        """
+        key: Any = (
+            operator,
+            *[(a.shape, a.dtype, a.layout) if type(a) is _Tensor else _describe(a, operator.sized_by) for a in args],
+        )
+        if kwargs:
+            key += tuple((name, _describe(value, operator.sized_by)) for name, value in kwargs.items())
+        known = self._known
+        if key not in known:
+            self._learn(key, operator, args, kwargs)
+        size, checks = known[key]
+        if checks:
+            _run(checks, operator, args, kwargs)
+        if size is None:
+            return True
+        if size:
+            self.hold(size)
+        return False
+
+    def hold(self, size: int) -> None:
+        """Count ``size`` bytes more. Raises LimitExceeded."""
+        self._held += size
+        if self._held > self._quota:
+            self._held = self._store.bytes()
+            if self._held + size > self._quota:
+                raise LimitExceeded(
+                    f"{size} bytes more do not fit: {self._held} of {self._quota} are in use",
+                    where=self._store.where,
+                    mend="Let go of pointers that you do not use, or compute in smaller parts.",
+                )
+            self._held += size
+
+    def hold_results(self, outputs: Any) -> None:
+        """Count the memory of what an operator gave. Raises LimitExceeded."""
+        flat = outputs if isinstance(outputs, (list, tuple)) else (outputs,)
+        self.hold(bytes_of(value for value in flat if isinstance(value, _Tensor)))
+
+    def permit_copy(self, value: torch.Tensor) -> None:
+        """Let a value be copied on its way out: a view may be larger than its memory. Raises LimitExceeded."""
+        if value.layout is torch.strided and value.nbytes > limits.MAX_FRAME_BYTES:
+            raise LimitExceeded(
+                f"a value of {value.nbytes} bytes is too large to be sent", where=self._store.where, mend="Get parts."
+            )
+
+    def _learn(self, key: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        check_arguments(operator, args, kwargs)
+        size: int | None = 0
+        checks: tuple[Check, ...] = ()
+        if not _any_elsewhere((args, *kwargs.values())):
+            checks = BY_VALUE.get(operator.name, ())
+            _run((*BY_SHAPE.get(operator.name, ()), *checks), operator, args, kwargs)
+            size = 0 if operator.takes_no_memory else growth(operator, args, kwargs)
+            bound = BOUNDS.get(operator.name)
+            if size is None and bound is not None:
+                size, checks = 0, (*checks, lambda call: self.hold(bound(call)))
+        if len(self._known) >= limits.MAX_OUTLINES:
+            self._known.clear()
+        self._known[key] = size, checks
+
+
+def _run(checks: Iterable[Check], operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    call = {**_defaults(operator), **dict(zip(operator.names, args, strict=False)), **kwargs}
+    for check in checks:
+        check(call)
+
+
+def _describe(value: Any, sized_by: frozenset[type]) -> Any:
+    """Describe an argument by what the size of results depends on."""
+    if isinstance(value, _Tensor):
+        return type(value), value.shape, value.dtype, value.layout
+    kind = type(value)
+    if kind is list:
+        return tuple(_describe(item, sized_by) for item in value)
+    if kind not in _NUMBERS:
+        return value
+    return (kind, value) if kind in sized_by else kind  # 1, 1.0 and True are equal, and not alike
+
+
+def _any_elsewhere(values: Any) -> bool:
+    """Tell whether there is a pointer among the values: what runs on it takes no memory here."""
+    if isinstance(values, (list, tuple)):
+        return any(map(_any_elsewhere, values))
+    return isinstance(values, _Tensor) and type(values) is not _Tensor
+
+
+# ---- by schema -------------------------------------------------------------------------------
+
+
+def check_arguments(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Hold arguments to the schema: how many, by which names, of which kinds. Raises MalformedMessage.
+
+    Torch checks some of it, and takes a number for a dtype, and a tensor for a number, whose value
+    would decide on what is never to depend on values.
+    """
+    slots = _slots(operator)
+    names = {name for name, *_ in slots}
+    if len(args) > sum(not by_name_only for _, by_name_only, _, _ in slots):
+        raise _malformed(operator, f"takes no {len(args)} arguments")
+    for name in kwargs:
+        if name not in names:
+            raise _malformed(operator, f"has no argument {name:.100}")
+    for i, (name, by_name_only, required, fits) in enumerate(slots):
+        if not by_name_only and i < len(args):
+            if name in kwargs:
+                raise _malformed(operator, f"has its argument {name} twice")
+            value = args[i]
+        elif name in kwargs:
+            value = kwargs[name]
+        elif required:
+            raise _malformed(operator, f"has no value for {name}")
+        else:
+            continue
+        if not fits(value):
+            raise _malformed(operator, f"takes no {type(value).__name__} for {name}")
+
+
+@cache
+def _defaults(operator: Operator) -> Call:
+    return {argument.name: argument.default_value for argument in operator.schema.arguments}
+
+
+def _malformed(operator: Operator, problem: str) -> MalformedMessage:
+    return MalformedMessage(f"{operator.name} {problem}", mend="See its schema in torch.")
+
+
+Fits = Callable[[Any], bool]
+
+
+@cache
+def _slots(operator: Operator) -> tuple[tuple[str, bool, bool, Fits], ...]:
+    """Give name, by name only, required, and what fits, of each argument."""
+    return tuple(
+        (
+            a.name,
+            a.kwarg_only,
+            not a.has_default_value(),
+            _fitting(str(a.real_type), cast(Any, a).N, i in operator.written),
+        )
+        for i, a in enumerate(operator.schema.arguments)
+    )
+
+
+@cache
+def _fitting(kind: str, length: int | None, written: bool) -> Fits:
+    """Return what tells whether a value is of a kind, which is written as torch's schemas do."""
+    if kind.startswith("Optional["):
+        inner = _fitting(kind.removeprefix("Optional[").removesuffix("]"), length, written)
+        return lambda value: value is None or inner(value)
+    if kind.startswith("List["):
+        item = _fitting(kind.removeprefix("List[").removesuffix("]"), None, True)
+        return lambda value: (type(value) is list and all(map(item, value))) or (length is not None and item(value))
+    types = _KINDS[kind]
+    if kind == "Tensor" and not written:  # a number in the place of a tensor
+        return lambda value: isinstance(value, types) or type(value) in _NUMBERS
+    return lambda value: isinstance(value, types) and (type(value) is not bool or bool in types)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "Tensor": (torch.Tensor,),
+    "int": (int, bool),
+    "float": (float, int),
+    "number": _NUMBERS,
+    "bool": (bool,),
+    "str": (str,),
+    "ScalarType": (torch.dtype,),
+    "Layout": (torch.layout,),
+    "MemoryFormat": (torch.memory_format,),
+    "Device": (torch.device,),
+    "Generator": (),
+}
+
+
+# ---- by shape and by value -------------------------------------------------------------------
+#
+# Each check is given the arguments by name. Those by shape run once for each kind of call, those by
+# value each time; what they read is small beside what the operator does.
+
+
+_STATISTICS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _refuse(problem: str) -> OperatorFailed:
+    return OperatorFailed(problem, mend="Torch itself does not check this, and would end the room.")
+
+
+def _alike(*names: str) -> Check:
+    """These have one shape."""
+
+    def check(call: Call) -> None:
+        if len({call[name].shape for name in names if call[name] is not None}) > 1:
+            raise _refuse(f"{', '.join(names)} differ in shape")
+
+    return check
+
+
+def _as_given_by(forward: str, name: str = "grad_output", output: int = 0) -> Check:
+    """``name`` has the shape that the operator ``forward`` gives for the arguments of the same names."""
+
+    def check(call: Call) -> None:
+        operator = BY_NAME[forward]
+        args = [call.get(argument) for argument in operator.names]
+        given = (infer(operator, args, {}) or ())[output : output + 1]
+        if [tensor is not None and tensor.shape for tensor in given] != [call[name].shape]:
+            raise _refuse(f"{name} is not of the shape that {forward} gives")
+
+    return check
+
+
+def _beginning_alike(one: str, other: str, but: int) -> Check:
+    """Two have one shape, but for the last ``but`` dimensions, which are not empty."""
+
+    def check(call: Call) -> None:
+        a, b = call[one].shape, call[other].shape
+        if len(a) != len(b) or len(a) < but or a[:-but] != b[:-but] or 0 in (*a[-but:], *b[-but:]):
+            raise _refuse(f"the shapes of {one} and {other} do not fit")
+
+    return check
+
+
+def _of_channels(of: str, *names: str) -> Check:
+    """These have one number for each channel, the second dimension."""
+
+    def check(call: Call) -> None:
+        shape = call[of].shape
+        for name in names:
+            if call.get(name) is not None and (len(shape) < 2 or call[name].shape != shape[1:2]):
+                raise _refuse(f"{name} does not have one number for each channel")
+
+    return check
+
+
+def _saved(training: str, *names: str) -> Check:
+    """Statistics were saved in training, one for each channel; else there are none."""
+    of_channels = _of_channels("input", *names)
+
+    def check(call: Call) -> None:
+        if call[training] or any(call[name] is not None and call[name].numel() for name in names):
+            of_channels(call)
+
+    return check
+
+
+def _dimensions(least: int, *names: str) -> Check:
+    """These have at least so many dimensions."""
+
+    def check(call: Call) -> None:
+        if any(call[name].dim() < least for name in names):
+            raise _refuse(f"{', '.join(names)} have at least {least} dimensions")
+
+    return check
+
+
+def _names_dimensions(name: str, of: str = "self") -> Check:
+    """A list names dimensions of a tensor, each once."""
+
+    def check(call: Call) -> None:
+        dims = set(call[name])
+        if len(dims) < len(call[name]) or not dims.issubset(range(call[of].dim())):
+            raise _refuse(f"{name} are not dimensions of {of}")
+
+    return check
+
+
+def _half_spectrum(call: Call) -> None:
+    """What becomes real has half the frequencies, along the last of the dimensions."""
+    if not call["dim"] or call["self"].shape[call["dim"][-1]] != call["last_dim_size"] // 2 + 1:
+        raise _refuse("this is not half of a spectrum")
+
+
+def _parts(size: str | None, dim: str = "dim") -> Check:
+    """A tensor is not cut into more parts than a message can name results."""
+
+    def check(call: Call) -> None:
+        tensor, along = call["self"], call[dim] or 0
+        length = tensor.shape[along] if -tensor.dim() <= along < tensor.dim() else 0
+        if length > limits.MAX_RESULTS * max(call[size] if size else 1, 1):
+            raise LimitExceeded(f"an operator gives {limits.MAX_RESULTS} results at most")
+
+    return check
+
+
+Bound = Callable[[Call], int]
+
+
+def _within(name: str, bound: Bound, *, but: str | None = None, low: int = 0) -> Check:
+    """All numbers of a tensor are from ``low`` to below ``bound``, or the one number ``but``."""
+
+    def check(call: Call) -> None:
+        tensor = call[name]
+        if tensor is None or not tensor.numel():
+            return
+        if tensor.layout is not torch.strided or tensor.is_complex():
+            raise _refuse(f"{name} has to be dense and real")
+        if but is not None:
+            tensor = tensor.masked_fill(tensor == call[but], low)
+        least, most = torch.aminmax(tensor)
+        if not (least >= low and most < bound(call)):
+            raise OperatorIndexFailed(f"{name} is out of range")
+
+    return check
+
+
+def _size(name: str, dim: int) -> Bound:
+    def bound(call: Call) -> int:
+        shape = call[name].shape
+        return int(shape[dim]) if -len(shape) <= dim < len(shape) else 1
+
+    return bound
+
+
+def _last(name: str, count: int) -> Bound:
+    """How many places the last ``count`` dimensions have."""
+    return lambda call: math.prod(call[name].shape[-count:])
+
+
+def _number(name: str) -> Bound:
+    return lambda call: int(call[name])
+
+
+def _quotient(call: Call) -> None:
+    """No smallest integer is divided by -1: the processor has no result for it."""
+    dividend, divisor = call["self"], call["other"]
+    if not _is_whole(dividend) or not _is_whole(divisor) or not _holds(divisor, -1):
+        return
+    dtype = torch.result_type(dividend, divisor)
+    if dtype.is_signed and _holds(dividend, torch.iinfo(dtype).min):
+        raise _refuse("the smallest integer is divided by -1")
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() and not value.is_complex() and value.dtype is not torch.bool
+    return type(value) is int
+
+
+def _holds(value: Any, number: int) -> bool:
+    return bool((value == number).any()) if isinstance(value, torch.Tensor) else value == number
+
+
+def _finite(name: str) -> Check:
+    def check(call: Call) -> None:
+        if not torch.isfinite(call[name]).all():
+            raise _refuse(f"{name} has numbers that are not finite")
+
+    return check
+
+
+def _offsets(call: Call) -> None:
+    """Bags of an embedding begin one after another, within the indices."""
+    offsets, indices = call["offsets"], call["indices"]
+    if any(t.layout is not torch.strided or t.is_floating_point() or t.dim() > 2 for t in (offsets, indices)):
+        raise _refuse("offsets and indices have to be dense whole numbers")
+    flat = offsets.reshape(-1)
+    if flat.numel() == 0 and (indices.numel() or call.get("include_last_offset")):
+        raise _refuse("there are no offsets")
+    if flat.numel() and (flat[0] != 0 or flat[-1] > indices.numel() or (flat.diff() < 0).any()):
+        raise OperatorIndexFailed("offsets do not begin at 0 and grow to the number of indices")
+
+
+def _bags(call: Call) -> None:
+    """Each index of an embedding belongs to a bag, and each bag has a row of the gradient."""
+    rows = call["grad"].shape[0] if call["grad"].dim() == 2 else 0
+    if call["offset2bag"].numel() not in (0, call["indices"].numel()) or any(
+        call[name] is not None and call[name].numel() not in (0, size)
+        for name, size in (("bag_size", rows), ("per_sample_weights", call["indices"].numel()))
+        if name in call
+    ):
+        raise _refuse("indices, bags and gradient do not fit")
+    if not call["offset2bag"].numel() and call["indices"].numel() and not 0 <= call["offsets"].numel() - rows <= 1:
+        raise _refuse("bags and gradient do not fit")
+
+
+def _ctc(call: Call) -> None:
+    """Targets are classes, and lengths those of the sequences."""
+    log_probs, targets = call["log_probs"], call["targets"]
+    inputs, lengths = (torch.as_tensor(call[name], dtype=torch.int64) for name in ("input_lengths", "target_lengths"))
+    if log_probs.dim() != 3 or targets.dim() not in (1, 2) or targets.dtype not in (torch.int32, torch.int64):
+        raise _refuse("these are not log-probabilities and targets")
+    steps, batch, classes = log_probs.shape
+    if inputs.shape != (batch,) or lengths.shape != (batch,) or not batch:
+        raise _refuse("there is not one length for each sequence")
+    most = targets.shape[1] if targets.dim() == 2 else targets.shape[0]
+    if (
+        (targets.dim() == 2 and targets.shape[0] != batch)
+        or (targets.dim() == 1 and int(lengths.sum()) > targets.shape[0])
+        or inputs.min() < 0
+        or inputs.max() > steps
+        or lengths.min() < 0
+        or lengths.max() > most
+        or not 0 <= call["blank"] < classes
+    ):
+        raise OperatorIndexFailed("lengths are out of range")
+    if targets.numel() and not (targets.min() >= 0 and targets.max() < classes):
+        raise OperatorIndexFailed("targets are out of range")
+    if "log_alpha" in call:
+        alpha, loss = call["log_alpha"], call["neg_log_likelihood"]
+        if (
+            loss.shape != (batch,) or call["grad"].shape != (batch,) or alpha.dim() != 3
+            or alpha.shape[:2] != (batch, steps) or alpha.shape[2] < 2 * int(lengths.max()) + 1
+        ):  # fmt: skip
+            raise _refuse("these do not come from such a loss")
+
+
+def _attention(call: Call) -> None:
+    """Queries, keys and values fit, and heads of keys serve heads of queries."""
+    query, key, value = (call[name].shape for name in ("query", "key", "value"))
+    if (
+        not len(query) == len(key) == len(value) == 4 or key[:3] != value[:3] or query[0] != key[0]
+        or query[3] != key[3] or 0 in (*query, *key, *value) or query[1] % key[1]
+    ):  # fmt: skip
+        raise _refuse("queries, keys and values do not fit")
+    if "out" in call:
+        rows = {"grad_out": query[:3] + value[3:], "out": query[:3] + value[3:]}
+        if any(call[name].shape != shape for name, shape in rows.items()) or sorted(call["logsumexp"].shape) != sorted(
+            query[:3]
+        ):
+            raise _refuse("these do not come from such an attention")
+
+
+def _one_for_each(call: Call) -> None:
+    """A weight's norms are one for each slice."""
+    v, g = (call[name] for name in (("v", "g") if "v" in call else ("saved_v", "saved_g")))
+    dim = call["dim"]
+    if (
+        dim not in (0, v.dim() - 1)
+        or not v.numel()
+        or g.shape != tuple(n if i == dim else 1 for i, n in enumerate(v.shape))
+    ):
+        raise _refuse("there is not one norm for each slice")
+    if "saved_norms" in call and (call["saved_norms"].shape != g.shape or call["grad_w"].shape != v.shape):
+        raise _refuse("the gradient does not fit")
+
+
+def _segments(call: Call) -> None:
+    """Segments lie within the data."""
+    data, axis = call["data"], call["axis"]
+    cuts = call["lengths"] if call["lengths"] is not None else call["offsets"]
+    if (
+        cuts is None or not 0 <= axis < data.dim() or cuts.dim() != axis + 1 or cuts.shape[:-1] != data.shape[:axis]
+        or cuts.is_floating_point() or cuts.layout is not torch.strided
+    ):  # fmt: skip
+        raise _refuse("segments do not fit the data")
+    lengths = cuts if call["lengths"] is not None else cuts.diff()
+    reach = lengths.sum(-1) if call["lengths"] is not None else cuts[..., -1:]
+    if cuts.numel() and (cuts.min() < 0 or (lengths < 0).any() or (reach > data.shape[axis]).any()):
+        raise OperatorIndexFailed("segments reach beyond the data")
+    if "grad" in call:
+        shape = (*lengths.shape, *data.shape[axis + 1 :])
+        if call["grad"].shape != shape or call["output"].shape != shape:
+            raise _refuse("the gradient does not fit")
+
+
+def _distances(call: Call) -> None:
+    """Distances are one for each pair of rows."""
+    n = call["self"].shape[0] if call["self"].dim() == 2 else -1
+    pairs = (n * (n - 1) // 2,)
+    if n < ("grad" in call) or any(call[name].shape != pairs for name in ("grad", "pdist") if name in call):
+        raise _refuse("there is not one distance for each pair of rows")
+
+
+def _sparse_indices(call: Call) -> None:
+    indices, size, n = call["indices"], call["size"], call["sparse_dim"]
+    if indices.dim() != 2 or indices.shape[0] != n or indices.dtype is not torch.int64 or not 0 <= n <= len(size):
+        raise _refuse("the indices of a sparse tensor do not fit")
+    if indices.numel() and (indices.min() < 0 or (indices.amax(1) >= torch.tensor(size[:n])).any()):
+        raise OperatorIndexFailed("the indices of a sparse tensor are out of range")
+
+
+def _indices_of(call: Call) -> None:
+    """Index tensors stay within the dimensions that they index."""
+    tensor = call["self"]
+    if len(call["indices"]) > tensor.dim():
+        raise _refuse("there are more indices than dimensions")
+    for size, index in zip(tensor.shape, call["indices"], strict=False):
+        if index is None or not index.numel() or index.dtype in (torch.bool, torch.uint8):
+            continue
+        if index.min() < -size or index.max() >= size:
+            raise OperatorIndexFailed("an index is out of range")
+
+
+BY_SHAPE: dict[str, tuple[Check, ...]] = {
+    "aten::_adaptive_avg_pool2d_backward": (_beginning_alike("grad_output", "self", 2),),
+    "aten::_adaptive_avg_pool3d_backward": (_beginning_alike("grad_output", "self", 3),),
+    "aten::_batch_norm_with_update": (_of_channels("input", *_STATISTICS),),
+    "aten::_cdist_backward": (
+        _dimensions(2, "x1", "x2"),
+        _as_given_by("aten::_cdist_forward", "grad"),
+        _as_given_by("aten::_cdist_forward", "cdist"),
+    ),
+    "aten::_embedding_bag_backward": (_bags,),
+    "aten::_embedding_bag_dense_backward": (_bags,),
+    "aten::_embedding_bag_per_sample_weights_backward": (_bags,),
+    "aten::_fft_c2c": (_names_dimensions("dim"),),
+    "aten::_fft_c2c.out": (_names_dimensions("dim"),),
+    "aten::_fft_c2r": (_names_dimensions("dim"), _half_spectrum),
+    "aten::_fft_c2r.out": (_names_dimensions("dim"), _half_spectrum),
+    "aten::_fft_r2c": (_names_dimensions("dim"),),
+    "aten::_fft_r2c.out": (_names_dimensions("dim"),),
+    "aten::_log_softmax_backward_data": (_alike("grad_output", "output"),),
+    "aten::_native_batch_norm_legit": (_of_channels("input", *_STATISTICS),),
+    "aten::_native_batch_norm_legit.no_stats": (_of_channels("input", "weight", "bias"),),
+    "aten::_pdist_backward": (_distances,),
+    "aten::_pdist_forward": (_distances,),
+    "aten::_scaled_dot_product_flash_attention_for_cpu": (_attention,),
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": (_attention,),
+    "aten::_softmax_backward_data": (_alike("grad_output", "output"),),
+    "aten::_weight_norm_interface": (_one_for_each,),
+    "aten::_weight_norm_interface_backward": (_one_for_each,),
+    "aten::adaptive_max_pool2d_backward": (_alike("grad_output", "indices"), _beginning_alike("indices", "self", 2)),
+    "aten::adaptive_max_pool3d_backward": (_alike("grad_output", "indices"), _beginning_alike("indices", "self", 3)),
+    "aten::avg_pool2d_backward": (_as_given_by("aten::avg_pool2d"),),
+    "aten::avg_pool3d_backward": (_as_given_by("aten::avg_pool3d"),),
+    "aten::batch_norm_backward": (
+        _alike("grad_out", "input"),
+        _of_channels("input", *_STATISTICS),
+        _saved("update", "save_mean", "save_var"),
+    ),
+    "aten::native_batch_norm": (_of_channels("input", *_STATISTICS),),
+    "aten::native_batch_norm_backward": (
+        _alike("grad_out", "input"),
+        _of_channels("input", *_STATISTICS),
+        _saved("train", "save_mean", "save_invstd"),
+    ),
+}
+
+BY_VALUE: dict[str, tuple[Check, ...]] = {
+    "aten::_ctc_loss": (_ctc,),
+    "aten::_ctc_loss.Tensor": (_ctc,),
+    "aten::_ctc_loss_backward": (_ctc,),
+    "aten::_ctc_loss_backward.Tensor": (_ctc,),
+    "aten::_embedding_bag": (_offsets, _within("indices", _size("weight", 0))),
+    "aten::_embedding_bag_forward_only": (_offsets, _within("indices", _size("weight", 0))),
+    "aten::_embedding_bag_backward": (
+        _offsets, _within("indices", _number("num_weights")), _within("offset2bag", _size("grad", 0)),
+        _within("maximum_indices", _number("num_weights"), low=-1),
+    ),
+    "aten::_embedding_bag_dense_backward": (
+        _within("indices", _number("num_weights")), _within("offset2bag", _size("grad", 0)),
+        _within("maximum_indices", _number("num_weights"), low=-1),
+    ),
+    "aten::_embedding_bag_per_sample_weights_backward": (
+        _offsets, _within("indices", _size("weight", 0)), _within("offset2bag", _size("grad", 0)),
+    ),
+    "aten::_index_put_impl_": (_indices_of,),
+    "aten::_segment_reduce_backward": (_segments,),
+    "aten::segment_reduce": (_segments,),
+    "aten::_sparse_coo_tensor_with_dims_and_tensors": (_sparse_indices,),
+    "aten::adaptive_max_pool2d_backward": (_within("indices", _last("self", 2)),),
+    "aten::adaptive_max_pool3d_backward": (_within("indices", _last("self", 3)),),
+    "aten::div.Tensor_mode": (_quotient,),
+    "aten::div.out_mode": (_quotient,),
+    "aten::embedding_dense_backward": (_within("indices", _number("num_weights"), but="padding_idx"),),
+    "aten::fractional_max_pool2d_backward": (_within("indices", _last("self", 2)),),
+    "aten::fractional_max_pool3d_backward": (_within("indices", _last("self", 3)),),
+    "aten::max_pool2d_with_indices_backward": (_within("indices", _last("self", 2)),),
+    "aten::max_pool3d_with_indices_backward": (_within("indices", _last("self", 3)),),
+    "aten::max_unpool2d": (_within("indices", lambda call: math.prod(call["output_size"])),),
+    "aten::max_unpool3d": (_within("indices", lambda call: math.prod(call["output_size"])),),
+    "aten::multi_margin_loss_backward": (_within("target", _size("self", -1)),),
+    "aten::multilabel_margin_loss_backward": (_within("target", _size("self", -1), low=-1),),
+    "aten::nll_loss_backward": (_within("target", _size("self", -1), but="ignore_index"),),
+    "aten::nll_loss2d_backward": (_within("target", _size("self", 1), but="ignore_index"),),
+    "aten::split.Tensor": (_parts("split_size"),),
+    "aten::unbind.int": (_parts(None),),
+    "aten::unbind_copy.int": (_parts(None),),
+    "aten::unsafe_split.Tensor": (_parts("split_size"),),
+}  # fmt: skip
+
+
+def _broadcast(call: Call) -> int:
+    shape = torch.broadcast_shapes(call["self"].shape, call["mask"].shape)
+    return int(math.prod(shape) * call["self"].itemsize)
+
+
+#: The most bytes that these give, whose size depends on values.
+BOUNDS: dict[str, Callable[[Call], int]] = {
+    "aten::_to_dense": lambda call: call["self"].numel() * 16,
+    "aten::bincount": lambda call: (
+        8 * max(int(call["self"].max()) + 1 if call["self"].numel() else 0, call["minlength"] or 0)
+    ),
+    "aten::masked_select": _broadcast,
+    "aten::nonzero": lambda call: 8 * call["self"].numel() * call["self"].dim(),
+    "aten::repeat_interleave.Tensor": lambda call: 8 * int(call["repeats"].sum()),
+}
