@@ -10,6 +10,10 @@ from syft.errors import Misuse, NotCollocated, ObjectGone
 from syft.multipointer import MultiPointerTensor, combine_pointers
 from syft.sending import send
 
+from .helpers import held
+
+pytestmark = pytest.mark.nodes
+
 
 def spread(values, workers, requires_grad=False):
     pointers = [send(value, worker) for value, worker in zip(values, workers, strict=True)]
@@ -30,7 +34,7 @@ def test_send_to_several_puts_a_copy_at_each(bob, alice):
     assert type(p) is MultiPointerTensor
     assert p.locations == [bob, alice]
     for worker in (bob, alice):
-        assert torch.equal(next(iter(worker._objects.values())), torch.tensor([1.0, 2.0]))
+        same(held(worker).values(), [torch.tensor([1.0, 2.0])])
     same(p.get(), [torch.tensor([1.0, 2.0])] * 2)
     assert not bob._objects
     assert not alice._objects

@@ -12,7 +12,9 @@ from torch import nn, optim
 from syft import verbs
 from syft.nn import _known
 from syft.pointer import PointerTensor
-from syft.workers import VirtualWorker
+from syft.workers import BaseWorker, VirtualWorker
+
+pytestmark = pytest.mark.nodes
 
 Make = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
 
@@ -46,8 +48,8 @@ JOURNEY = ("bob", None, "alice", "bob", "bob", None)
 
 
 @pytest.fixture
-def workers() -> dict[str, VirtualWorker]:
-    return {name: VirtualWorker(id=name) for name in ("bob", "alice")}
+def workers(bob: BaseWorker, alice: BaseWorker) -> dict[str, BaseWorker]:
+    return {"bob": bob, "alice": alice}
 
 
 def the_model() -> nn.Module:
@@ -61,7 +63,7 @@ def the_data() -> tuple[torch.Tensor, torch.Tensor]:
     return x, x.sum(1, keepdim=True).sin()
 
 
-def one_step(model: nn.Module, optimizer: optim.Optimizer, worker: VirtualWorker | None) -> torch.Tensor:
+def one_step(model: nn.Module, optimizer: optim.Optimizer, worker: BaseWorker | None) -> torch.Tensor:
     x, y = (t if worker is None else verbs.send(t, worker) for t in the_data())
 
     def closure() -> torch.Tensor:
@@ -73,7 +75,7 @@ def one_step(model: nn.Module, optimizer: optim.Optimizer, worker: VirtualWorker
     return optimizer.step(closure)
 
 
-def go(model: nn.Module, worker: VirtualWorker | None) -> None:
+def go(model: nn.Module, worker: BaseWorker | None) -> None:
     if worker is None:
         verbs.get(model)
     elif verbs.location(model) is None:
@@ -104,7 +106,7 @@ def test_every_optimizer_of_torch_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_model_that_stays_at_a_worker(name: str, workers: dict[str, VirtualWorker]) -> None:
+def test_a_model_that_stays_at_a_worker(name: str, workers: dict[str, BaseWorker]) -> None:
     here, there = the_model(), the_model()
     local, remote = OPTIMIZERS[name](here.parameters()), OPTIMIZERS[name](there.parameters())
     verbs.send(there, workers["bob"])
@@ -119,7 +121,7 @@ def test_a_model_that_stays_at_a_worker(name: str, workers: dict[str, VirtualWor
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_model_that_changes_worker_between_steps(name: str, workers: dict[str, VirtualWorker]) -> None:
+def test_a_model_that_changes_worker_between_steps(name: str, workers: dict[str, BaseWorker]) -> None:
     here, there = the_model(), the_model()
     local, remote = OPTIMIZERS[name](here.parameters()), OPTIMIZERS[name](there.parameters())
     for place in JOURNEY:
@@ -133,7 +135,7 @@ def test_a_model_that_changes_worker_between_steps(name: str, workers: dict[str,
     assert workers["alice"]._objects == {}
 
 
-def test_the_state_is_where_its_parameter_is(workers: dict[str, VirtualWorker]) -> None:
+def test_the_state_is_where_its_parameter_is(workers: dict[str, BaseWorker]) -> None:
     bob, alice = workers.values()
     model = the_model()
     optimizer = optim.Adam(model.parameters())
@@ -154,7 +156,7 @@ def test_the_state_is_where_its_parameter_is(workers: dict[str, VirtualWorker]) 
 
 
 @pytest.mark.parametrize("first", ["bob", None])
-def test_state_that_is_loaded_goes_where_its_parameter_is(first: str | None, workers: dict[str, VirtualWorker]) -> None:
+def test_state_that_is_loaded_goes_where_its_parameter_is(first: str | None, workers: dict[str, BaseWorker]) -> None:
     here, there = the_model(), the_model()
     local, remote = optim.Adam(here.parameters()), optim.Adam(there.parameters())
     one_step(here, local, None)
@@ -171,7 +173,7 @@ def test_state_that_is_loaded_goes_where_its_parameter_is(first: str | None, wor
     assert_same(remote.state_dict()["state"], local.state_dict()["state"])
 
 
-def test_state_of_a_chain_is_put_at_its_far_end(workers: dict[str, VirtualWorker]) -> None:
+def test_state_of_a_chain_is_put_at_its_far_end(workers: dict[str, BaseWorker]) -> None:
     bob, alice = workers.values()
     here, there = the_model(), the_model()
     local, remote = optim.Adagrad(here.parameters()), optim.Adagrad(there.parameters())
@@ -185,7 +187,7 @@ def test_state_of_a_chain_is_put_at_its_far_end(workers: dict[str, VirtualWorker
     assert_same(remote.state_dict()["state"], local.state_dict()["state"])
 
 
-def test_sparse_gradients_with_sparse_adam(workers: dict[str, VirtualWorker]) -> None:
+def test_sparse_gradients_with_sparse_adam(workers: dict[str, BaseWorker]) -> None:
     words = torch.tensor([1, 3, 3, 0])
     results = []
     for journey in ((None,) * 6, JOURNEY):
@@ -205,7 +207,7 @@ def test_sparse_gradients_with_sparse_adam(workers: dict[str, VirtualWorker]) ->
     assert_same(results[1][1], results[0][1])
 
 
-def test_a_scheduler(workers: dict[str, VirtualWorker]) -> None:
+def test_a_scheduler(workers: dict[str, BaseWorker]) -> None:
     here, there = the_model(), the_model()
     local, remote = (
         optim.SGD(here.parameters(), lr=0.1, momentum=0.9),
@@ -232,7 +234,7 @@ def test_optimizers_are_not_kept_alive() -> None:
     assert len(_known) < before
 
 
-def test_an_error_half_way_leaves_the_state_as_it_was(workers: dict[str, VirtualWorker]) -> None:
+def test_an_error_half_way_leaves_the_state_as_it_was(workers: dict[str, BaseWorker]) -> None:
     model = the_model()
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     one_step(model, optimizer, None)

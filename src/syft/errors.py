@@ -184,3 +184,13 @@ def _tree(cls: type[SyftError]) -> list[type[SyftError]]:
 
 
 BY_CODE: dict[str, type[SyftError]] = {cls.code: cls for cls in _tree(SyftError)}
+
+
+def refusal_of(error: Exception, where: str = "") -> OperatorFailed:
+    """Return what torch raised when it refused an operator as an error of this tree, in torch's own words."""
+    kind = (
+        OperatorIndexFailed if isinstance(error, IndexError)
+        else OperatorValueFailed if isinstance(error, ValueError)
+        else OperatorFailed
+    )  # fmt: skip
+    return kind(str(error), where=where)

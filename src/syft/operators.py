@@ -32,9 +32,10 @@ _UNDECLARED_WRITES = dict.fromkeys(
     ("aten::native_batch_norm", "aten::native_batch_norm.out"), ("running_mean", "running_var")
 )
 
-#: Their size is the number of values that are not zero.
-_PARTS_OF_SPARSE = frozenset({
+#: Sizes that depend on values, though torch does not say so: how many are not zero, or what lengths add up to.
+_SIZED_BY_VALUES = frozenset({
     "aten::_indices", "aten::_values", "aten::indices", "aten::values", "aten::col_indices", "aten::row_indices",
+    "aten::_pack_padded_sequence",
 })  # fmt: skip
 _MASKS = (torch.bool, torch.uint8)
 
@@ -110,7 +111,7 @@ class Operator:
             else frozenset({bool, int, float}) if _FLOATS_THAT_SIZE.intersection(self.names)
             else frozenset({bool, int})
         )  # fmt: skip
-        self._shape_depends_on_values = torch.Tag.dynamic_output_shape in overload.tags or name in _PARTS_OF_SPARSE
+        self._shape_depends_on_values = torch.Tag.dynamic_output_shape in overload.tags or name in _SIZED_BY_VALUES
 
     def reveals_shape(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         """Tell whether the shape of the result depends on values (``nonzero``, ``x[mask]``), given the arguments."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import limits
-from .errors import OperatorFailed
+from .errors import refusal_of
 from .operators import Operator
 
 _DEVICE, _META = "device", torch.device("meta")
@@ -94,7 +94,7 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Ou
     except NotImplementedError:  # it has no meta kernel
         return None
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise OperatorFailed(str(error)) from error
+        raise refusal_of(error) from error
     return tuple(outputs) if isinstance(outputs, (list, tuple)) else () if outputs is None else (outputs,)
 
 

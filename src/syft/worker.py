@@ -19,12 +19,10 @@ from .errors import (
     MalformedMessage,
     Misuse,
     NotPermitted,
-    OperatorFailed,
-    OperatorIndexFailed,
-    OperatorValueFailed,
     SendNotPermitted,
     SyftError,
     WorkerShut,
+    refusal_of,
 )
 from .messages import (
     Answer,
@@ -237,12 +235,7 @@ class Worker:
                 where=self.id,
                 mend="Shorten it: x.get() takes one link off.",
             )
-        kind = (
-            OperatorIndexFailed if isinstance(error, IndexError)
-            else OperatorValueFailed if isinstance(error, ValueError)
-            else OperatorFailed
-        )  # fmt: skip
-        return kind(str(error), where=self.id)
+        return refusal_of(error, self.id)
 
     def _policy_of_arguments(
         self, operator: Operator, message: Run, args: list[Any], kwargs: dict[str, Any]

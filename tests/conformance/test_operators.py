@@ -12,7 +12,10 @@ from syft.operators import BY_NAME, allowed
 
 from .judge import ENTRIES, check
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own deprecated operators
+pytestmark = [
+    pytest.mark.nodes,
+    pytest.mark.filterwarnings("ignore"),  # torch warns of its own deprecated operators
+]
 
 #: Entries on which pointers differ from local tensors, and why.
 EXCEPTIONS = {
@@ -30,14 +33,6 @@ EXCEPTIONS = {
 }
 
 
-@pytest.fixture
-def workers():
-    made = [sy.VirtualWorker(id="bob"), sy.VirtualWorker(id="alice")]
-    yield made
-    for worker in made:
-        worker.shut()
-
-
 def _bring(value: torch.Tensor) -> torch.Tensor:
     while isinstance(value, sy.PointerTensor):
         value = value.get()
@@ -45,28 +40,28 @@ def _bring(value: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_one_link(name, workers):
-    bob, _ = workers
+def test_one_link(name, bob):
     if name in EXCEPTIONS:
         with pytest.raises((RuntimeError, ValueError)):
-            check(ENTRIES[name], lambda t: sy.send(t, bob), _bring)
+            check(ENTRIES[name], lambda t: sy.send(t, bob), _bring, bob.manual_seed)
     else:
-        assert check(ENTRIES[name], lambda t: sy.send(t, bob), _bring) > 0
+        assert check(ENTRIES[name], lambda t: sy.send(t, bob), _bring, bob.manual_seed) > 0
 
 
 CHAINED = random.Random(0).sample(sorted(set(ENTRIES) - set(EXCEPTIONS)), 100)
 
 
 @pytest.mark.parametrize("name", CHAINED)
-def test_two_links(name, workers):
-    bob, alice = workers
-    assert check(ENTRIES[name], lambda t: sy.send(sy.send(t, bob), alice), _bring) > 0
+def test_two_links(name, bob, alice):
+    assert check(ENTRIES[name], lambda t: sy.send(sy.send(t, bob), alice), _bring, bob.manual_seed) > 0
 
 
+@pytest.mark.in_process
 def test_at_least_98_percent():
     assert len(EXCEPTIONS) <= 0.02 * len(ENTRIES)
 
 
+@pytest.mark.in_process
 def test_every_name_of_the_table_is_an_operator_of_torch():
     for name in allowed():
         assert BY_NAME[name].name == name

@@ -10,6 +10,11 @@ from syft.federated.floptimizer import Optims
 from torch import nn, optim
 
 import syft as sy
+from syft.workers import BaseWorker
+
+from ..helpers import held, is_empty, soon
+
+pytestmark = pytest.mark.nodes
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +25,7 @@ def hooked(hook: sy.TorchHook) -> None:
 # ---- 1: remote tensors and autograd ----
 
 
-def test_1_remote_tensors(bob: sy.VirtualWorker) -> None:
+def test_1_remote_tensors(bob: BaseWorker) -> None:
     x, y = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([1, 1, 1, 1, 1])
     x_ptr, y_ptr = x.send(bob), y.send(bob)
     assert [v.tolist() for v in bob._objects.values()] == [[1, 2, 3, 4, 5], [1, 1, 1, 1, 1]]
@@ -38,7 +43,7 @@ def test_1_remote_tensors(bob: sy.VirtualWorker) -> None:
     assert bob._objects == {}
 
 
-def test_1_remote_autograd(bob: sy.VirtualWorker) -> None:
+def test_1_remote_autograd(bob: BaseWorker) -> None:
     x = torch.tensor([1, 2, 3, 4, 5.0], requires_grad=True).send(bob)
     y = torch.tensor([1, 1, 1, 1, 1.0], requires_grad=True).send(bob)
     assert x.grad is None
@@ -60,9 +65,7 @@ DATA = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1.0]], requires_grad=True)
 TARGET = torch.tensor([[0], [0], [1], [1.0]], requires_grad=True)
 
 
-def test_2_the_model_goes_round_with_an_optimizer_for_each_worker(
-    bob: sy.VirtualWorker, alice: sy.VirtualWorker
-) -> None:
+def test_2_the_model_goes_round_with_an_optimizer_for_each_worker(bob: BaseWorker, alice: BaseWorker) -> None:
     datasets = [
         (DATA[0:2].send(bob), TARGET[0:2].send(bob)),
         (DATA[2:].send(alice), TARGET[2:].send(alice)),
@@ -106,33 +109,33 @@ def _trained_here(model: nn.Linear) -> list[float]:
 # ---- 3: chains and moves, beyond the seed document ----
 
 
-def test_3_a_chain_comes_home_link_by_link(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+def test_3_a_chain_comes_home_link_by_link(bob: BaseWorker, alice: BaseWorker) -> None:
     p2p2x = torch.tensor([1, 2, 3, 4, 5]).send(bob).send(alice)
     y = p2p2x + p2p2x
-    assert [v.tolist() for v in bob._objects.values()] == [[1, 2, 3, 4, 5], [2, 4, 6, 8, 10]]
-    assert [v.location for v in alice._objects.values()] == [bob, bob]
+    assert soon(lambda: [v.tolist() for v in held(bob).values()] == [[1, 2, 3, 4, 5], [2, 4, 6, 8, 10]])
+    assert [v.location for v in held(alice).values()] == [bob, bob]
     assert y.get().get().tolist() == [2, 4, 6, 8, 10]
-    assert (bob.objects_count(), alice.objects_count()) == (1, 1)
+    assert soon(lambda: (bob.objects_count(), alice.objects_count()) == (1, 1))
     del p2p2x
-    assert (bob._objects, alice._objects) == ({}, {})
+    assert is_empty(bob, alice)
 
 
-def test_3_remote_send_and_remote_get(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
+def test_3_remote_send_and_remote_get(bob: BaseWorker, alice: BaseWorker) -> None:
     x = torch.tensor([1, 2, 3]).send(bob)
     assert x.remote_send(alice) is x
-    assert [v.tolist() for v in alice._objects.values()] == [[1, 2, 3]]
-    assert [v.location for v in bob._objects.values()] == [alice]
+    assert [v.tolist() for v in held(alice).values()] == [[1, 2, 3]]
+    assert [v.location for v in held(bob).values()] == [alice]
     assert x.remote_get() is x
-    assert alice._objects == {}
-    assert [v.tolist() for v in bob._objects.values()] == [[1, 2, 3]]
+    assert is_empty(alice)
+    assert [v.tolist() for v in held(bob).values()] == [[1, 2, 3]]
     assert x.get().tolist() == [1, 2, 3]
 
 
 # ---- 4: a trusted aggregator averages the models ----
 
 
-def test_4_only_the_average_is_seen(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
-    secure_worker = sy.VirtualWorker(id="secure_worker")
+def test_4_only_the_average_is_seen(bob: BaseWorker, alice: BaseWorker, charlie: BaseWorker) -> None:
+    secure_worker = charlie
     bobs_data, bobs_target = DATA.detach()[0:2].send(bob), TARGET.detach()[0:2].send(bob)
     alices_data, alices_target = DATA.detach()[2:].send(alice), TARGET.detach()[2:].send(alice)
     model = nn.Linear(2, 1)

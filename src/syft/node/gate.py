@@ -423,7 +423,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             taken = tenancy.let_out(b"get", release, taken, last)
             value = sealed_value(taken)
             if value is None:
-                session.answer(taken)
+                session.answer(_numbered(taken, last))
                 return
             answer = self._deliver(message, taken, value, tenancy.entered)
             if message.take_as is not None and _tag(answer) in (b"placed", b"done"):

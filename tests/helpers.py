@@ -1,0 +1,49 @@
+"""What tests ask of workers, wherever those are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from syft.dispatch import Handle
+from syft.workers import BaseWorker, VirtualWorker, known_workers, local_worker
+
+_SECONDS = 20.0
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Tell whether something comes to hold: with virtual workers at once.
+
+    With nodes it may take a moment: what goes along a chain is not waited for.
+    """
+    nodes = any(type(worker) not in (BaseWorker, VirtualWorker) for worker in known_workers())
+    deadline = time.monotonic() + _SECONDS * nodes
+    while not (held := holds()) and time.monotonic() < deadline:
+        pass
+    return held
+
+
+def held(worker: BaseWorker) -> dict[int, torch.Tensor]:
+    """Return what is listed at a worker: copies of its tensors, and pointers of its own as they come here."""
+    return {id: worker.get(Handle(id, worker, local_worker(), owns=False), take=False) for id in worker._objects}
+
+
+def is_empty(*workers: BaseWorker) -> bool:
+    """Tell whether nothing is, or soon will be, at the workers: nothing hidden either, where that can be seen."""
+    return soon(lambda: all(map(_is_empty, workers)))
+
+
+def _is_empty(worker: BaseWorker) -> bool:
+    if not isinstance(worker, VirtualWorker):
+        return worker._objects == {}
+    known = vars(worker._worker.store).items()
+    return not any(value for name, value in known if isinstance(value, (dict, set)) and name != "_fates")
+
+
+def seed_all(seed: int) -> None:
+    """Have random numbers start anew from ``seed``, here and at every worker."""
+    torch.manual_seed(seed)
+    for worker in known_workers():
+        worker.manual_seed(seed)
