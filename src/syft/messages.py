@@ -149,7 +149,10 @@ class Delegate(Message):
 
 
 class Introduce(Message):
-    """The worker ``worker`` is at ``address``, and takes the bearer of ``token`` for the caller's delegate. -> Done"""
+    """The worker ``worker`` is at ``address``, and takes the bearer of ``token`` for the caller's delegate. -> Done
+
+    Without an address it is in the caller's process, which hears calls in the session ``token``.
+    """
 
     worker: Name
     address: Name
@@ -226,8 +229,25 @@ class Failure(Message):
     asked_at: Id = 0
 
 
+class Called(Message):
+    """No answer, but a batch of requests to ``worker``, which is in the caller's process; a Reply answers it."""
+
+    worker: Name
+    batch: bytes
+
+
+Answer = Done | Ran | Value | Placed | Delegated | Asked | Found | Failure | Called
+
+
+class Reply(Message):
+    """The answer to the ``seq``-th message of those that came for ``worker``. -> Done"""
+
+    worker: Name
+    seq: Id
+    answer: Answer
+
+
 Request = (
     Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | List | Seed
-    | Clear | Expect | Delegate | Introduce | Ask
+    | Clear | Expect | Delegate | Introduce | Ask | Reply
 )  # fmt: skip
-Answer = Done | Ran | Value | Placed | Delegated | Asked | Found | Failure

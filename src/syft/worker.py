@@ -240,7 +240,7 @@ class Worker:
     def _policy_of_arguments(
         self, operator: Operator, message: Run, args: list[Any], kwargs: dict[str, Any]
     ) -> policy.Policy:
-        ids = [ref.id for ref in _refs([message.args, *message.kwargs.values()])]
+        ids = [ref.id for ref in refs([message.args, *message.kwargs.values()])]
         joined = policy.join(map(self.store.policy_of, ids))
         if joined is None:
             return None
@@ -381,14 +381,15 @@ def _found(objects: Iterable[tuple[int, torch.Tensor, Label]]) -> Found:
 def written_by(operator: Operator, message: Run) -> list[int]:
     """Name the objects that an operator writes to."""
     written = [operator.argument(i, message.args, message.kwargs) for i in operator.written]
-    return [ref.id for ref in _refs(written)]
+    return [ref.id for ref in refs(written)]
 
 
-def _refs(value: Any) -> list[Ref]:
+def refs(value: Any) -> list[Ref]:
+    """Return what stands for objects in an argument."""
     if isinstance(value, Ref):
         return [value]
     if isinstance(value, list):
-        return [ref for v in value for ref in _refs(v)]
+        return [ref for v in value for ref in refs(v)]
     return []
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import syft as sy
-from syft.errors import Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerNotFound, WorkerShut
+from syft.errors import Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
 
 pytestmark = pytest.mark.in_process
 
@@ -98,8 +98,15 @@ def test_virtual_workers_and_nodes_mix(bob, alice):
     carol = sy.VirtualWorker(id="carol")
     assert sy.send(torch.ones(2), bob).move(carol).move(alice).get().tolist() == [1, 1]
     assert (sy.send(torch.ones(2), bob).send(carol) * 2).get().get().tolist() == [2, 2]
-    with pytest.raises(WorkerNotFound, match="carol"):
-        sy.send(torch.ones(2), carol).send(alice)
+    x = sy.send(torch.arange(4.0), carol).send(bob)
+    assert len(carol._objects) == 1
+    assert (x + x).get().get().tolist() == [0, 2, 4, 6] and x.sum().item() == 6
+    assert (x.send(alice) * 3).get().get().get().tolist() == [0, 3, 6, 9]
+    large = sy.send(torch.arange(1 << 20), carol).send(bob)
+    assert torch.equal((large + 1).remote_get().get(), torch.arange(1, (1 << 20) + 1))
+    wrong = sy.send(torch.tensor([7]), carol).send(bob)
+    with pytest.raises(OperatorIndexFailed, match=r"index_select\(0, wrong"):
+        (sy.send(torch.ones(2), carol).send(bob).index_select(0, wrong) + 1).item()
 
 
 def test_remote_send_and_remote_get(bob, alice):

@@ -313,6 +313,19 @@ def test_a_room_with_private_data_talks_to_no_worker_that_may_not_have_it(ward, 
 # ---- by hand -----------------------------------------------------------------------------------
 
 
+def test_a_worker_in_the_clients_process_is_told_what_the_client_may_get(owner, ward):
+    carol = sy.VirtualWorker(id="carol")
+    there = sy.send(torch.ones(3, 2), carol).send(ward)
+    assert (there + data(ward, "free").sum().item()).get().get().shape == (3, 2)
+    hidden, kept = data(ward, "cardiology").sum(), len(carol._objects)
+    with pytest.raises(NotPermitted):
+        (there + hidden).get()
+    assert len(carol._objects) == kept
+    log = AuditLog(owner.state / "audit.jsonl")
+    (call,) = log.read(Wanted(what="call", to="carol", allowed=False))
+    assert call.reason == "ward/heart: me may not get results"
+
+
 def test_an_owner_says_yes_to_the_value_as_it_was(owner, ward):
     mean = data(ward, "heart").mean()
     id = mean.request(reason="the mean, for the paper")

@@ -22,12 +22,12 @@ import torch
 
 from .. import limits, wire
 from ..errors import Line, MalformedMessage, SyftError, WorkerShut
-from ..messages import Answer, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run, Seed
+from ..messages import Answer, Called, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
 from ..worker import error_of
-from .envelopes import FOR_THE_GATE, Answered, SealedBatch
+from .envelopes import FOR_THE_GATE, Answered, Frames, SealedBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
@@ -51,7 +51,7 @@ def calling_line() -> Place:
 class Carrier(Protocol):
     """Carries encoded batches to a worker, in order."""
 
-    def send(self, last: int, frames: list[Frame]) -> None:
+    def send(self, last: int, frames: Frames) -> None:
         """Send a batch, whose last message is the ``last``-th of all."""
 
     def acknowledge(self, last: int) -> None:
@@ -66,12 +66,18 @@ class Channel:
     Args:
         where: the worker's name.
         asked_at: gives the place of the call that is being made, to be told if it fails later.
+        called: takes calls, by worker, that come where an answer might.
     """
 
     carrier: Carrier
 
-    def __init__(self, where: str, asked_at: Callable[[], Place] | None = None) -> None:
-        self._where, self._asked_at = where, asked_at or calling_line
+    def __init__(
+        self,
+        where: str,
+        asked_at: Callable[[], Place] | None = None,
+        called: Callable[[str, list[Frame]], None] | None = None,
+    ) -> None:
+        self._where, self._asked_at, self._called = where, asked_at or calling_line, called
         self._places: list[tuple[int, Place]] = [(0, 0)] * limits.PLACES_OF_CALLS
         self._outlines = Outlines()
         self._lock = threading.RLock()
@@ -215,6 +221,10 @@ class Channel:
         wire.check_closed(answered.answer)
         with self._lock:
             self._received += 1
+        if self._called is not None and isinstance(answered.answer, Called):
+            self._called(answered.answer.worker, [answered.answer.batch, *frames[1:]])
+            return
+        with self._lock:
             future = self._asked.pop(answered.seq, None)
         if future is None:
             raise MalformedMessage("an answer to what was not asked", where=self._where)

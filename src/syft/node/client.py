@@ -6,14 +6,15 @@ import atexit
 import secrets
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import grpc
 from msgspec.structs import replace
 
 from .. import limits
-from ..errors import BadCertificate, WorkerNotFound, WorkerShut
+from ..errors import BadCertificate, WorkerShut
 from ..ids import new_id
 from ..messages import (
     Answer,
@@ -34,6 +35,7 @@ from ..messages import (
 )
 from ..wire import Meta, Reference
 from ..workers import BaseWorker, forget_worker, get_worker, known_workers
+from .callbacks import Callbacks
 from .certs import AUTHORITY, CERTIFICATE, KEY, Bundle, name_in, tls_name
 from .channel import Channel
 from .link import CALLER_OPTIONS, Link
@@ -42,10 +44,11 @@ from .link import CALLER_OPTIONS, Link
 class NodeWorker(BaseWorker):
     """A worker that a data owner serves from another process; what :func:`connect` gives."""
 
-    def __init__(self, id: str, address: str, channel: Channel) -> None:
+    def __init__(self, id: str, address: str, channel: Channel, door: Door) -> None:
         super().__init__(id, channel)
-        self.address, self._channel = address, channel
+        self.address, self._channel, self._door = address, channel, door
         self._introduced: set[str] = set()
+        self._callbacks: tuple[Callbacks, Channel, str] | None = None
         self.request = self._request
 
     def _request(self, message: Request) -> Answer:
@@ -54,7 +57,7 @@ class NodeWorker(BaseWorker):
         if isinstance(message, Lend):
             return self._lend(message)
         if isinstance(message, Put) and isinstance(message.value, Reference):
-            self._introduce(message.value.worker)
+            self._introduce(message.value)
         return self._channel.request(message)
 
     def _give(self, message: Give) -> Answer:
@@ -77,20 +80,34 @@ class NodeWorker(BaseWorker):
         there = Reference(message.to, message.as_id, Meta.of(cast(Any, placed.meta)))
         return self._request(Put(message.id, there))
 
-    def _introduce(self, worker: str) -> None:
-        """Tell this node where ``worker`` is, and let it use your objects there."""
+    def _introduce(self, reference: Reference) -> None:
+        """Tell this node where the worker of a reference is, and let it use your objects there."""
+        worker = reference.worker
         other = get_worker(worker)
-        if worker == self.id or worker in self._introduced:
-            return
         if not isinstance(other, NodeWorker):
-            raise WorkerNotFound(
-                f"the node {self.id} cannot reach {worker}, which lives in your process",
-                where=self.id,
-                mend="Send the object itself, or have both be nodes.",
-            )
-        delegated = cast(Delegated, other._channel.request(Delegate(self.id)))
-        self._channel.request(Introduce(worker, other.address, delegated.token))
-        self._introduced.add(worker)
+            callbacks, token = self._called_back()
+            callbacks.grant(worker, reference.id)
+            introduction = Introduce(worker, "", token)
+        elif worker == self.id or worker in self._introduced:
+            return
+        else:
+            delegated = cast(Delegated, other._channel.request(Delegate(self.id)))
+            introduction = Introduce(worker, other.address, delegated.token)
+        if worker not in self._introduced:
+            self._channel.request(introduction)
+            self._introduced.add(worker)
+
+    def _called_back(self) -> tuple[Callbacks, str]:
+        """Hear the calls of this node to workers in this process, over a session of their own; return its token."""
+        if self._callbacks is None:
+            delegated = cast(Delegated, self._channel.request(Delegate(self._door.caller)))
+            callbacks = Callbacks(self.id)
+            channel = Channel(self.id, called=callbacks.called)
+            channel.carrier = self._door.open(delegated.token, channel)
+            callbacks.start(channel)
+            self._callbacks = callbacks, channel, delegated.token
+        callbacks, _, token = self._callbacks
+        return callbacks, token
 
     def ask(self, id: int, reason: str) -> str:
         """Ask the node's owner to let you get an object."""
@@ -99,12 +116,28 @@ class NodeWorker(BaseWorker):
     def shut(self) -> None:
         """Leave the node; what you have there is freed."""
         atexit.unregister(self._channel.close)
+        if self._callbacks is not None:
+            callbacks, channel, _ = self._callbacks
+            callbacks.close()
+            channel.close()
         self._channel.close()
         if self in known_workers():
             forget_worker(self.id)
 
     def __repr__(self) -> str:
         return f"<NodeWorker id:{self.id} at {self.address}>"
+
+
+class Door(NamedTuple):
+    """How a caller gets in at a node: the name in its certificate, and what opens a connection."""
+
+    caller: str
+    address: str
+    dial: Callable[[], grpc.Channel]
+
+    def open(self, session: str, channel: Channel) -> Link:
+        """Begin a session. Raises WorkerShut."""
+        return Link(self.address, self.dial(), session, channel.arrived, channel.lose)
 
 
 def connect(address: str, certs: str | Path) -> NodeWorker:
@@ -122,11 +155,11 @@ def connect(address: str, certs: str | Path) -> NodeWorker:
     name = _name_at(address, certs)
     credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
     options = [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
-    connection = grpc.secure_channel(address, credentials, options)
+    door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
     channel = Channel(name)
-    channel.carrier = Link(address, connection, secrets.token_hex(16), channel.arrived, channel.lose)
+    channel.carrier = door.open(secrets.token_hex(16), channel)
     atexit.register(channel.close)
-    return NodeWorker(name, address, channel)
+    return NodeWorker(name, address, channel, door)
 
 
 def _name_at(address: str, certs: str | Path) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from .. import limits
 from ..errors import LimitExceeded, MalformedMessage
-from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Request
+from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Reply, Request
 from ..wire import Frame, Id, Name
 from .bulk import ArrivingFrame, FrameFile, mapped, memory
 from .release import Policy
@@ -26,7 +26,7 @@ from .release import Policy
 Frames = Sequence[Frame | FrameFile | ArrivingFrame]
 
 #: Messages that the gate itself answers; each comes in a batch of its own.
-FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask)
+FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Reply)
 
 Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
 

@@ -34,7 +34,7 @@ from ..errors import (
     WorkerShut,
 )
 from ..messages import Ask, Asked, Delegate, Delegated, Done, Expect, Get, Give, Retire, Search
-from ..wire import Meta
+from ..wire import Id, Meta, Name
 from . import release as release_of
 from .audit import Entry
 from .certs import Bundle, name_in, tls_name
@@ -164,11 +164,19 @@ class Session:
         tags = [peek_tag(message) for message in batch.messages]
         if _FOR_THE_ROOM.issuperset(tags):
             self._to_room(batch, frames, last, tags[-1])
+        elif tags == [b"reply"]:
+            self._take_reply(batch, frames, last)
         else:
             message = wire.decode([header(frames)], Batch).messages[-1]
             if len(batch.messages) > 1 or not batch.asks or not isinstance(message, FOR_THE_GATE):
                 raise MalformedMessage("a node does not take such a message", where=self.tenancy.room.worker)
             self._gate.answer(self, last, message)
+
+    def _take_reply(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+        """Give the room the answer to a call."""
+        _, worker, seq, answer = msgspec.msgpack.decode(batch.messages[0], type=tuple[str, Name, Id, msgspec.Raw])
+        self.tenancy.take_reply(worker, [msgspec.msgpack.encode((seq, answer)), *frames[1:]])
+        self.answer(wire.encode(Answered(last, Done())))
 
     def _to_room(self, batch: SealedBatch, frames: Frames, last: int, asked: bytes) -> None:
         """Give a batch to the room, and of its answer to the caller what may leave."""
@@ -326,7 +334,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise LimitExceeded(
                 f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
             )
-        tenancy = Tenancy(client, self._engine, self._desk, self._dial, self._show)
+        tenancy = Tenancy(client, self._engine, self._desk, self._dial, self._call_client, self._show)
         self._tenancies.append(tenancy)
         self._show()
         return tenancy
@@ -368,8 +376,11 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         tenancy = session.tenancy
         with self._lock:
             self._sessions.pop(key, None)
-            if key in self._delegates or tenancy not in self._tenancies:
-                return
+            is_guest = key in self._delegates or tenancy not in self._tenancies
+        if is_guest:
+            tenancy.lose_calls(key[1], _away(self._worker))
+            return
+        with self._lock:
             self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
             self._tickets = {k: t for k, t in self._tickets.items() if t.tenancy is not tenancy}
             guests = {k: s for k, s in self._sessions.items() if s.tenancy is tenancy}
@@ -381,6 +392,14 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._show()
         for session in guests.values():
             session.finish(_away(self._worker))
+
+    def _call_client(self, client: str, token: str, frames: Frames) -> None:
+        """Send a record down the session of a client that is for calls. Raises WorkerShut."""
+        with self._lock:
+            session = self._sessions.get((client, token))
+        if session is None:
+            raise _away(self._worker)
+        session.answer(frames)
 
     def _dial(self, worker: str, address: str) -> grpc.Channel:
         """Connect to another node, in this node's name, making sure that it is ``worker``."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from .. import limits, wire
 from ..checks import Guard
-from ..errors import LimitExceeded, SyftError
+from ..errors import IdInUse, LimitExceeded, SyftError
 from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
 from ..transport import InProcess
 from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
 from .channel import Channel
-from .envelopes import Answered, Batch, SocketSource, read_record, send_record
+from .envelopes import Answered, Batch, Frames, SocketSource, send_record
 
 
 def live(
@@ -81,7 +82,7 @@ class _Peers:
         source = SocketSource(self._calls)
         with suppress(EOFError, OSError):
             while True:
-                name, *frames = read_record(source)
+                name, *frames = source.read_record_with_files()
                 self._channels[bytes(name).decode()].arrived(frames)
 
 
@@ -91,7 +92,7 @@ class _Caller:
     def __init__(self, name: str, calls: socket.socket, lock: threading.Lock) -> None:
         self._name, self._calls, self._lock = name, calls, lock
 
-    def send(self, last: int, frames: list[wire.Frame]) -> None:
+    def send(self, last: int, frames: Frames) -> None:
         with self._lock:
             send_record(self._calls, [self._name.encode(), *frames])
 
@@ -102,15 +103,25 @@ class _Caller:
         """The socket serves the other workers as well."""
 
 
-def answer_batch(room: Worker, batch: Batch, objects: int = limits.ROOM_OBJECTS) -> Answered | None:
+def answer_batch(
+    room: Worker,
+    batch: Batch,
+    objects: int = limits.ROOM_OBJECTS,
+    permit: Callable[[Request], None] = lambda message: None,
+) -> Answered | None:
     """Handle all messages of a batch; return the answer to the last if it is asked for.
 
-    Once there are as many ``objects``, nothing that makes more is run.
+    Once there are as many ``objects``, nothing that makes more is run; nor is what ``permit`` raises a SyftError for.
     A message that fails leaves its error in the place of what it would have made or written.
     """
     answer: Answer | None = None
     for number, message in enumerate(batch.messages, batch.first):
         _now.message = number
+        try:
+            permit(message)
+        except SyftError as error:
+            answer = failure_of(error)
+            continue
         try:
             wire.check_closed(message)
             if len(room.store.objects) >= objects and _makes_more(message):
@@ -121,8 +132,9 @@ def answer_batch(room: Worker, batch: Batch, objects: int = limits.ROOM_OBJECTS)
         except SyftError as error:
             error.asked_at = error.asked_at or number
             answer = failure_of(error)
-            for id in _touched(message):
-                room.store.fail(id, error)
+            if not isinstance(error, IdInUse):  # what has that id is another's
+                for id in _touched(message):
+                    room.store.fail(id, error)
     if answer is None or not batch.asks:
         return None
     return Answered(batch.first + len(batch.messages) - 1, encodable(answer))
@@ -133,6 +145,7 @@ def _makes_more(message: Request) -> bool:
 
 
 def _touched(message: Request) -> list[int]:
+    """Name what a message would have made or written."""
     if isinstance(message, Put):
         return [message.id]
     if isinstance(message, Run):

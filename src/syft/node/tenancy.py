@@ -30,9 +30,10 @@ from ..errors import (
     WorkerNotFound,
     WorkerShut,
 )
-from ..messages import Done, Failure, Found, Introduce, Put, Ran
+from ..messages import Called, Done, Failure, Found, Introduce, Put, Ran
 from ..wire import Meta
 from .audit import Entry
+from .channel import Carrier
 from .data import Offer
 from .desk import Desk, Tenant
 from .engines import Engine, Order
@@ -62,6 +63,7 @@ class Tenancy:
     Args:
         client: whose room it is, by certificate; everything is released in this name.
         dial: connects to a worker, by name and address.
+        call_client: sends a record down a session of the client's, by the client's name and the session's token.
         changed: called when private data has entered.
     """
 
@@ -71,12 +73,13 @@ class Tenancy:
         engine: Engine,
         desk: Desk,
         dial: Callable[[str, str], grpc.Channel],
+        call_client: Callable[[str, str, Frames], None],
         changed: Callable[[], None],
     ) -> None:
         self.client, self.name = client, secrets.token_hex(6)
         self.since = datetime.now(UTC)
         self.entered: frozenset[Policy] = frozenset()
-        self._desk, self._dial, self._changed = desk, dial, changed
+        self._desk, self._dial, self._call_client, self._changed = desk, dial, call_client, changed
         self._lock = threading.RLock()
         self._peers: dict[str, Introduce] = {}
         self._lines: dict[str, _Line] = {}
@@ -271,11 +274,15 @@ class Tenancy:
         line.send(batch, frames)
 
     def _permit_call(self, worker: str) -> frozenset[Policy]:
-        """Judge whether the room may talk to ``worker``; write it down once for all that entered so far."""
+        """Judge whether the room may talk to ``worker``; write it down once for all that entered so far.
+
+        Return the policies that go with what it says; a worker in the client's process is the client.
+        """
         entered = self.entered
         if not entered:
             return entered
-        release = Move(0, worker, Movement.OPEN)
+        is_clients = worker in self._peers and not self._peers[worker].address
+        release: Release = Get(0) if is_clients else Move(0, worker, Movement.OPEN)
         before, decision = self._told.get(worker, (None, None))
         if decision is None or before != entered:
             decision = judge(release, self.client, self.name, entered)
@@ -298,17 +305,49 @@ class Tenancy:
                 where=self._desk.owner,
                 mend="Compute with the two in rooms apart: connect once more.",
             )
-        return entered
+        return frozenset() if is_clients else entered
 
-    def _open(self, worker: str, line: _Line) -> Link:
+    def _open(self, worker: str, line: _Line) -> Carrier:
         peer = self._peers.get(worker)
         if peer is None:
             raise WorkerNotFound(
                 f"{self.room.worker} has not been told where {worker!r} is",
                 where=self.room.worker,
-                mend="A node reaches other nodes only: connect to both, and send the pointer itself.",
+                mend="Connect to it, and send the pointer itself.",
             )
+        if not peer.address:
+            return _CallsOfClient(worker, lambda frames: self._call_client(self.client, peer.token, frames))
         return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, line.arrived, line.lose)
+
+    def take_reply(self, worker: str, frames: Frames) -> None:
+        """Pass on the client's answer to a call. Raises MalformedMessage: nothing was asked."""
+        line = self._lines.get(worker)
+        if line is None or worker not in self._peers or self._peers[worker].address:
+            raise MalformedMessage("an answer to what was not asked", where=self._desk.owner)
+        line.arrived(frames)
+
+    def lose_calls(self, token: str, error: SyftError) -> None:
+        """The session of this token has ended: workers to whom it leads are out of reach."""
+        for peer in list(self._peers.values()):
+            if not peer.address and peer.token == token and peer.worker in self._lines:
+                self._lines[peer.worker].lose(error)
+
+
+class _CallsOfClient:
+    """Carries a room's batches for one worker to the client's process."""
+
+    def __init__(self, worker: str, call: Callable[[Frames], None]) -> None:
+        self._worker, self._call = worker, call
+
+    def send(self, last: int, frames: Frames) -> None:
+        called = Called(self._worker, bytes(header(frames)))
+        self._call([*wire.encode(Answered(0, called)), *frames[1:]])
+
+    def acknowledge(self, last: int) -> None:
+        """The session keeps what has not arrived."""
+
+    def close(self) -> None:
+        """The session is the client's to end."""
 
 
 class _Line:
@@ -319,7 +358,7 @@ class _Line:
         self._lock = threading.Lock()
         self._asked: deque[int] = deque()
         self._error: SyftError | None = None
-        self.link: Link | None = None
+        self.link: Carrier | None = None
 
     def send(self, batch: SealedBatch, frames: Frames) -> None:
         """Send a batch, or answer it with the error."""

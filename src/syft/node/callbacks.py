@@ -1,0 +1,103 @@
+"""Calls of a node's room to workers in its client's own process.
+
+A node cannot dial its client, so these calls come down a session that the client has opened for
+them, and their answers go up it. A node may use what its client pointed it to, and what it made of
+that, and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+
+import torch
+
+from .. import wire
+from ..errors import NotPermitted, SyftError
+from ..messages import Get, Put, Release, Reply, Request, Retain, Retire, Run
+from ..wire import Frame, Reference
+from ..worker import Worker, refs
+from ..workers import VirtualWorker, get_worker
+from .channel import Channel
+from .envelopes import Answered, Batch
+from .room import answer_batch
+
+
+class Callbacks:
+    """Answers the calls of the node ``node`` to virtual workers, once it is given a channel to it."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._calls: SimpleQueue[tuple[str, list[Frame]] | None] = SimpleQueue()
+        self._granted: dict[str, set[int]] = {}
+
+    def start(self, channel: Channel) -> None:
+        """Answer over ``channel``, whose calls come to :meth:`called`."""
+        threading.Thread(target=self._serve, args=(channel,), name=f"calls of {self._node}", daemon=True).start()
+
+    def grant(self, worker: str, id: int) -> None:
+        """Let the node use an object."""
+        self._granted.setdefault(worker, set()).add(id)
+
+    def called(self, worker: str, frames: list[Frame]) -> None:
+        """Take an encoded batch for ``worker``, to be answered soon."""
+        self._calls.put((worker, frames))
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._calls.put(None)
+
+    def _serve(self, channel: Channel) -> None:
+        try:
+            while (call := self._calls.get()) is not None:
+                name, frames = call
+                answered = self._answer(name, wire.decode(frames, Batch))
+                if answered is not None:
+                    channel.request(Reply(name, answered.seq, answered.answer))
+        except SyftError as error:  # the node is gone, or does not keep to the protocol
+            channel.lose(error)
+
+    def _answer(self, name: str, batch: Batch) -> Answered | None:
+        worker = get_worker(name)
+        if not isinstance(worker, VirtualWorker):
+            raise self._refusal(name)
+        here, granted = worker._worker, self._granted.get(name, set())
+
+        def permit(message: Request) -> None:
+            used, made = self._named_by(name, message)
+            if not granted.issuperset(used) or any(id in here.store.objects and id not in granted for id in made):
+                raise self._refusal(name)
+            granted.update(made)
+
+        answered = answer_batch(here, batch, permit=permit)
+        self._forget(here, granted, batch)
+        return answered
+
+    def _named_by(self, worker: str, message: Request) -> tuple[list[int], tuple[int, ...]]:
+        """Return the objects that a message uses, and those it makes. Raises NotPermitted."""
+        match message:
+            case Run():
+                return [ref.id for ref in refs([message.args, *message.kwargs.values()])], message.results
+            case Put(value=torch.Tensor()):
+                return [], (message.id,)
+            case Put(value=Reference() as reference) if reference.worker == self._node:
+                return [], (message.id,)
+            case Get():
+                return [message.id], () if message.take_as is None else (message.take_as,)
+            case Retain():
+                return [message.id], ()
+            case Retire():
+                return list(message.ids), message.take_as
+            case Release():
+                return list(message.ids), ()
+        raise self._refusal(worker)
+
+    def _forget(self, worker: Worker, granted: set[int], batch: Batch) -> None:
+        released = {id for message in batch.messages if isinstance(message, Release) for id in message.ids}
+        granted.difference_update(released - worker.store.objects.keys())
+
+    def _refusal(self, worker: str) -> NotPermitted:
+        return NotPermitted(
+            f"{self._node} may use what it was pointed to at {worker}, and what it makes of that, and nothing else",
+            where=worker,
+        )

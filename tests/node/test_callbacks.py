@@ -1,0 +1,127 @@
+"""What a node may ask of workers in its client's process: only what concerns objects it was pointed to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import syft as sy
+from syft import wire
+from syft.messages import (
+    Clear,
+    Describe,
+    Done,
+    Failure,
+    Fetch,
+    Get,
+    Give,
+    Lend,
+    List,
+    Put,
+    Release,
+    Retain,
+    Retire,
+    Run,
+    Search,
+    Seed,
+    Value,
+)
+from syft.node.callbacks import Callbacks
+from syft.node.envelopes import Batch
+from syft.wire import Meta, Ref, Reference
+
+pytestmark = pytest.mark.in_process
+
+META = Meta("float32", (2,), (1,))
+
+
+class Replies:
+    """In the place of a channel: keeps what is answered."""
+
+    def __init__(self):
+        self.answers, self.lost = [], None
+
+    def request(self, message):
+        self.answers.append(message.answer)
+
+    def lose(self, error):
+        self.lost = error
+
+
+@pytest.fixture
+def carol():
+    return sy.VirtualWorker(id="carol")
+
+
+def ask(callbacks, *messages):
+    """Return the answer to the last of a batch of calls of the node bob."""
+    callbacks.called("carol", wire.encode(Batch(1, True, 0, list(messages))))
+    callbacks.close()
+    replies = Replies()
+    callbacks._serve(replies)
+    assert replies.lost is None
+    return replies.answers[-1]
+
+
+def add(id, result):
+    return Run("aten::add.Tensor", [Ref(id), 1], {}, (result,))
+
+
+def test_what_was_pointed_to_and_what_is_made_of_it(carol):
+    p = sy.send(torch.tensor([1.0, 2.0]), carol)
+    callbacks = Callbacks("bob")
+    callbacks.grant("carol", p.id_at_location)
+    answer = ask(callbacks, add(p.id_at_location, 7), add(7, 8), Get(8))
+    assert isinstance(answer, Value) and answer.value.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        lambda other: [Get(other)],
+        lambda other: [add(other, 7)],
+        lambda other: [Run("aten::add_.Tensor", [Ref(other), 1], {}, ())],
+        lambda other: [Put(other, torch.zeros(2))],
+        lambda other: [Put(7, torch.zeros(2)), add(7, other)],
+        lambda other: [Put(7, torch.zeros(2)), Get(7, other)],
+        lambda other: [Put(7, torch.zeros(2)), Retire((7,), (other,), "")],
+        lambda other: [Put(7, Reference("dave", other, META))],
+        lambda other: [Release((other,))],
+        lambda other: [Retain(other)],
+        lambda other: [Retire((other,), (9,), "")],
+        lambda other: [Describe(other, ("#found",), "")],
+        lambda other: [Give(other, "bob", 9)],
+        lambda other: [Lend(other, "bob", 9)],
+        lambda other: [Fetch(other)],
+        lambda other: [Search(())],
+        lambda other: [List()],
+        lambda other: [Seed(1)],
+        lambda other: [Clear()],
+    ],
+    ids=lambda messages: ",".join(type(message).__name__ for message in messages(1)),
+)
+def test_all_else_is_refused_and_changes_nothing(carol, messages):
+    secret = torch.tensor([3.0, 4.0])
+    p = sy.send(secret, carol)
+    callbacks = Callbacks("bob")
+    answer = ask(callbacks, *messages(p.id_at_location))
+    assert isinstance(answer, Failure) and answer.code == "not-permitted"
+    assert torch.equal(carol._objects[p.id_at_location], secret)
+    assert torch.equal(p.copy().get(), secret)
+
+
+def test_what_a_node_lets_go_of_it_may_not_use_again(carol):
+    p = sy.send(torch.ones(2), carol)
+    callbacks = Callbacks("bob")
+    callbacks.grant("carol", p.id_at_location)
+    assert isinstance(ask(callbacks, add(p.id_at_location, 7), Release((7,))), Done)
+    carol.request(Put(7, torch.zeros(2)))
+    answer = ask(callbacks, Get(7))
+    assert isinstance(answer, Failure) and answer.code == "not-permitted"
+
+
+def test_only_virtual_workers_are_called(carol):
+    callbacks, replies = Callbacks("bob"), Replies()
+    callbacks.called("nobody", wire.encode(Batch(1, True, 0, [Search(())])))
+    callbacks._serve(replies)
+    assert replies.answers == [] and replies.lost.code == "worker-not-found"
