@@ -133,7 +133,7 @@ class Store:
         """Put an error in the place of an object, for whoever uses it, until its owners let go."""
         self._forget(id)
         # Anew, since the frames of a traceback hold all operands.
-        self._failures[id] = type(error)(error.what, where=error.where, mend=error.mend)
+        self._failures[id] = error.again()
 
     def clear(self) -> None:
         """Forget every object."""
