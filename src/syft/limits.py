@@ -54,6 +54,7 @@ ROOM_START_SECONDS: Final = 60      # how long a room on a cluster has to be the
 ARRIVALS: Final = 16                # connections at one time that have yet to say of which room they are
 KEEPALIVE_SECONDS: Final = 10       # silence after which one side asks whether the other is still there
 KEEPALIVE_TIMEOUT: Final = 10       # seconds without an answer to that after which the connection is given up
+OPENING_PAUSES: Final = (0.02, 0.1, 0.3)  # seconds between attempts to open a session
 RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts to come back; then always the last
 RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which nothing got through
 GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side

@@ -496,9 +496,14 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Take a delivery of another node, if it bears a ticket of a client here."""
         sender = _caller(context)
-        frames = read_record_into_files(PacketSource(packets))
         delivery = tuple[str, msgspec.Raw, tuple[Policy, ...]]
-        ticket, value, policies = msgspec.msgpack.decode(header(frames), type=delivery)
+        try:
+            frames = read_record_into_files(PacketSource(packets))
+            ticket, value, policies = msgspec.msgpack.decode(header(frames), type=delivery)
+        except (EOFError, grpc.RpcError):  # it was cut off, and the ticket is still good
+            return
+        except (SyftError, msgspec.DecodeError) as broken:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
         with self._lock:
             expected = self._tickets.pop(ticket, None)
         if expected is None or expected.sender != sender:

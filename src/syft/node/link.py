@@ -79,7 +79,7 @@ class Link:
         self._closed = threading.Event()
         self._packets: SimpleQueue[bytes | None] = SimpleQueue()
         try:
-            source = self._open(resumes=False)
+            source = self._open_first()
         except (grpc.RpcError, EOFError, SyftError) as error:
             connection.close()
             raise WorkerShut(f"the node at {address} does not let you in: {_text(error)}") from error
@@ -115,6 +115,16 @@ class Link:
     def _put(self, packets: Iterable[bytes]) -> None:
         for packet in packets:
             self._packets.put(packet)
+
+    def _open_first(self) -> PacketSource:
+        """Open the session; try again a few times, since a connection may drop while it does."""
+        for pause in limits.OPENING_PAUSES:
+            try:
+                return self._open(resumes=False)
+            except (grpc.RpcError, EOFError) as dropped:
+                if _is_final(dropped) or self._closed.wait(pause):
+                    raise
+        return self._open(resumes=False)
 
     def _open(self, *, resumes: bool) -> PacketSource:
         """Connect, and send again what the gate has not had. Raises RpcError, EOFError, SyftError."""
