@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 USER_READY := .venv/.user-ready
 DEV_READY := .venv/.dev-ready
 
-.PHONY: demo test lint bench docs-test clean
+.PHONY: demo test lint bench chaos docs-test clean
 
 demo: $(USER_READY)
 	$(BIN)/syft demo --nodes $(ARGS)
@@ -24,6 +24,11 @@ lint: $(DEV_READY)
 
 bench: $(DEV_READY)
 	$(BIN)/python -m bench $(ARGS)
+
+# Faults at length: tests/chaos with its long tests, and then random faults for ten minutes.
+chaos: $(DEV_READY)
+	$(BIN)/pytest tests/chaos -m 'long or not long' $(ARGS)
+	$(BIN)/python -m tests.chaos.soak --minutes 10
 
 docs-test: $(DEV_READY)
 	$(BIN)/pytest tests/docs $(ARGS)

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
+from syft import outline
+from syft.node.client import NodeWorker
 from syft.node.local import LocalNode
 
 from .proxy import Proxy
+from .report import Report
 
 GRACE, SHORT_GRACE = 30, 2  # seconds
+
+_REPORT = Report()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: minutes, or more; run with -m long, and by make chaos")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "long" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _REPORT.lines():
+        terminalreporter.section("faults")
+        for line in _REPORT.lines():
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def report() -> Report:
+    """Where a test notes what is shown at the end."""
+    return _REPORT
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> float:
@@ -28,16 +59,37 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> float:
 
 
 class Node(LocalNode):
-    """A node with a grace period of its own, and what it has open."""
+    """A node with a grace period of its own, what it has open, and its metrics.
 
-    def __init__(self, authority: Path, name: str, grace: int) -> None:
+    Args:
+        data: tables of its config.
+    """
+
+    def __init__(self, authority: Path, name: str, grace: int, data: str = "") -> None:
         config = authority / f"{name}.toml"
-        config.write_text(f"[limits]\ngrace_seconds = {grace}\n")
-        super().__init__(authority, name, config)
+        config.write_text(f"{data}\n[limits]\ngrace_seconds = {grace}\n")
+        super().__init__(authority, name, config, ["--metrics", "127.0.0.1:0"])
+        self._metrics = re.search(r"metrics at (\S+)", self.said)[1]
+
+    def nursery(self) -> int:
+        """Return the process that its rooms come from."""
+        (nursery,) = _children(self.process.pid)
+        return nursery
 
     def rooms(self) -> list[int]:
         """Return the processes of its rooms."""
         return [room for nursery in _children(self.process.pid) for room in _children(nursery)]
+
+    def metrics(self) -> dict[str, float]:
+        """Return those that have no labels."""
+        with urlopen(self._metrics, timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
 
     def files(self) -> int:
         """Return how many files it has open."""
@@ -52,9 +104,31 @@ class Node(LocalNode):
         return resident(pid or self.process.pid)
 
 
+def one_more_room(node: Node, connect: Callable[[], NodeWorker]) -> tuple[NodeWorker, int]:
+    """Return what ``connect`` gives, and the room that came with it."""
+    before = set(node.rooms())
+    worker = connect()
+    until(lambda: len(set(node.rooms()) - before) == 1)
+    return worker, (set(node.rooms()) - before).pop()
+
+
 def resident(pid: int) -> int:
     """Return the resident bytes of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def proportional(pid: int) -> int:
+    """Return the bytes of memory of a process; of what it shares, its part."""
+    line = re.search(r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(line[1]) << 10
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process is there, and is more than a name to its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _children(pid: int) -> list[int]:
@@ -75,8 +149,8 @@ def start(authority: Path) -> Iterator[Callable[..., Node]]:
     """Start a node with a grace period; all that were started, and still live, are stopped at the end."""
     nodes: list[Node] = []
 
-    def start(name: str, grace: int = GRACE) -> Node:
-        nodes.append(Node(authority, name, grace))
+    def start(name: str, grace: int = GRACE, data: str = "") -> Node:
+        nodes.append(Node(authority, name, grace, data))
         return nodes[-1]
 
     yield start
@@ -110,6 +184,12 @@ def hasty_proxy(hasty: Node) -> Iterator[Proxy]:
     proxy = Proxy(hasty.address)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> None:
+    """Have torch load what a first operator needs, so that no recovery is thought to take that long."""
+    outline.warm()
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,21 @@ def at_random(seed: int, **rates: float) -> Fault:
     return fault
 
 
+def one_in(count: int, *places: tuple[Direction, Place]) -> Fault:
+    """Cut at each ``count``-th chunk, of each of the directions by itself, at its place."""
+    passed = dict.fromkeys(places, 0)
+
+    def fault(direction: Direction) -> Place | None:
+        for towards, place in places:
+            if towards == direction:
+                passed[towards, place] += 1
+                if passed[towards, place] % count == 0:
+                    return place
+        return None
+
+    return fault
+
+
 class Proxy:
     """Passes connections on to ``target``, HOST:PORT.
 
