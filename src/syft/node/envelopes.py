@@ -106,7 +106,9 @@ def pack(frames: Frames) -> Iterator[bytes]:
     if len(head) + sum(map(len, frames)) <= limits.PACKET_BYTES:
         yield head + b"".join(part for frame in frames for part in _packets(frame))
         return
-    yield head + b"".join(_packets(first))
+    packets = _packets(first)  # more than one where the header is long
+    yield head + next(packets, b"")
+    yield from packets
     for frame in memories:
         yield from _packets(frame)
 
