@@ -1,8 +1,9 @@
 """The federation over nodes: each worker in a process of its own, on this machine, with certificates.
 
 This process has the certificate of the coordinator, the program that the owners trust: their configs let
-it compute with the digits, move results to the aggregator's node, and get results. So the coordinator
-*could* get a single update; that it does not is in the nodes' own audit logs, which the demo reads.
+it compute with the digits, move results to the aggregator's node, and get results. So it *could* get a
+single update. That it gets nothing from an owner is in the owner's own audit log, and that it gets no
+object which an owner moved, in the aggregator's; that what it gets there are averages is its word.
 
 The researcher has a certificate of the same authority, and is in no config.
 """
@@ -126,8 +127,9 @@ class Nodes:
             lines.append(f"  {name}: {to_aggregator} tensors moved to the aggregator, {count.total()} left otherwise")
         return [
             *lines,
-            f"  {AGGREGATOR}: {len(got)} tensors got, {single} of which an owner moved there",
-            "The configs would let the coordinator get more. The logs are how the owners can tell.",
+            f"  {AGGREGATOR}: {len(got)} tensors got, {single} of them by the id of one that moved there",
+            "The configs would let the coordinator get more. An owner's own log would show it;",
+            "that what was got from the aggregator are averages is the coordinator's word.",
         ]
 
     def _released(self, name: str) -> list[Entry]:

@@ -1,9 +1,9 @@
 """The federation, and what it is measured against.
 
 Each data owner has a worker with its own images, which are private: what is computed from them, a
-loss or an updated model, may leave that worker only for the aggregator's, and in the coordinator's
-name. The coordinator sends the model to each owner and trains it there; the updates move straight to
-the aggregator, which averages them, and only the average is fetched.
+loss or an updated model, leaves that worker only in the coordinator's name. The coordinator sends the
+model to each owner and trains it there; the updates move straight to the aggregator, where they are
+averaged, and only the average is fetched.
 """
 
 from __future__ import annotations
