@@ -67,6 +67,7 @@ class Channel:
         where: the worker's name.
         asked_at: gives the place of the call that is being made, to be told if it fails later.
         called: takes calls, by worker, that come where an answer might.
+        wait: waits for an answer.
     """
 
     carrier: Carrier
@@ -76,8 +77,9 @@ class Channel:
         where: str,
         asked_at: Callable[[], Place] | None = None,
         called: Callable[[str, list[Frame]], None] | None = None,
+        wait: Callable[[Future[Answer]], Answer] = Future.result,
     ) -> None:
-        self._where, self._asked_at, self._called = where, asked_at or calling_line, called
+        self._where, self._asked_at, self._called, self._wait = where, asked_at or calling_line, called, wait
         self._places: list[tuple[int, Place]] = [(0, 0)] * limits.PLACES_OF_CALLS
         self._outlines = Outlines()
         self._lock = threading.RLock()
@@ -135,7 +137,7 @@ class Channel:
                 self._gathering.set()
             behind, self._behind = self._behind, None
         if behind is not None:
-            behind.result()
+            self._wait(behind)
 
     def _ask(self, message: Request) -> Answer:
         future: Future[Answer] = Future()
@@ -149,7 +151,7 @@ class Channel:
             else:
                 self._append(message)
                 self._flush(future)
-        answer = future.result()
+        answer = self._wait(future)
         if isinstance(answer, Failure):
             raise error_of(answer, self._place_of(answer.asked_at))
         return answer

@@ -35,6 +35,7 @@ from ..messages import (
 )
 from ..wire import Meta, Reference
 from ..workers import BaseWorker, forget_worker, get_worker, known_workers
+from . import progress
 from .callbacks import Callbacks
 from .certs import AUTHORITY, CERTIFICATE, KEY, Bundle, name_in, tls_name
 from .channel import Channel
@@ -156,8 +157,8 @@ def connect(address: str, certs: str | Path) -> NodeWorker:
     credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
     options = [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
     door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
-    channel = Channel(name)
-    channel.carrier = door.open(secrets.token_hex(16), channel)
+    channel = Channel(name, wait=lambda answer: progress.wait(answer, link.traffic, name))
+    channel.carrier = link = door.open(secrets.token_hex(16), channel)
     atexit.register(channel.close)
     return NodeWorker(name, address, channel, door)
 

@@ -172,6 +172,11 @@ class PacketSource:
         self._packets = packets
         self._rest = memoryview(b"")
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes have come and not been read."""
+        return len(self._rest)
+
     def read(self, count: int) -> bytearray | mmap.mmap:
         read, at = memory(count), 0
         for part in self._parts(count):

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 
 import grpc
@@ -14,7 +14,8 @@ import grpc
 from .. import limits, wire
 from ..errors import SyftError, WorkerShut
 from ..wire import Frame
-from .envelopes import Batch, Frames, Opening, PacketSource, Welcome, pack, read_record
+from .envelopes import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
+from .progress import Traffic
 
 SERVICE = "syft.Node"
 SESSION = f"/{SERVICE}/Session"
@@ -59,6 +60,9 @@ class Link:
         session: the session's name, unguessable.
         arrived: called with each answer, in order, on the link's own thread.
         lost: called once when the session is over, with the reason.
+
+    Attributes:
+        traffic: what crosses.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Link:
         arrived: Callable[[list[Frame]], None],
         lost: Callable[[SyftError], None],
     ) -> None:
-        self.address = address
+        self.address, self.traffic = address, Traffic()
         self._connection, self._session = connection, session
         self._arrived, self._lost = arrived, lost
         self._lock = threading.Lock()
@@ -94,7 +98,7 @@ class Link:
         with self._lock:
             for packet in pack(frames):
                 packets.append(packet)
-                self._packets.put(packet)
+                self._put([packet])
             self._unacknowledged.append((last, packets))
 
     def acknowledge(self, accepted: int) -> None:
@@ -112,9 +116,10 @@ class Link:
             self._listener.join(limits.GOODBYE_SECONDS)
         self._connection.close()
 
-    def _put(self, packets: Iterable[bytes]) -> None:
+    def _put(self, packets: Iterable[bytes], queue: SimpleQueue[bytes | None] | None = None) -> None:
         for packet in packets:
-            self._packets.put(packet)
+            self.traffic.to_send += len(packet)
+            (self._packets if queue is None else queue).put(packet)
 
     def _open_first(self) -> PacketSource:
         """Open the session; try again a few times, since a connection may drop while it does."""
@@ -129,9 +134,9 @@ class Link:
     def _open(self, *, resumes: bool) -> PacketSource:
         """Connect, and send again what the gate has not had. Raises RpcError, EOFError, SyftError."""
         packets: SimpleQueue[bytes | None] = SimpleQueue()
-        for packet in pack(wire.encode(Opening(self._session, self._received, resumes))):
-            packets.put(packet)
-        source = PacketSource(self._connection.stream_stream(SESSION)(iter(packets.get, None)))
+        self._put(pack(wire.encode(Opening(self._session, self._received, resumes))), packets)
+        answers = self._connection.stream_stream(SESSION)(self._sent(packets))
+        source = PacketSource(self._count_received(answers))
         try:
             welcome = wire.decode(read_record(source), Welcome)
         except (grpc.RpcError, EOFError, SyftError):
@@ -148,6 +153,16 @@ class Link:
                 self._put(batch)
         return source
 
+    def _sent(self, packets: SimpleQueue[bytes | None]) -> Iterator[bytes]:
+        while (packet := packets.get()) is not None:
+            yield packet
+            self.traffic.sent += len(packet)
+
+    def _count_received(self, packets: Iterator[bytes]) -> Iterator[bytes]:
+        for packet in packets:
+            self.traffic.received += len(packet)
+            yield packet
+
     def _acknowledge(self, accepted: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= accepted:
             self._unacknowledged.popleft()
@@ -157,7 +172,9 @@ class Link:
             while True:
                 try:
                     while True:
-                        self._take(read_record(source))
+                        lengths = read_head(source)
+                        self.traffic.to_receive = self.traffic.received + sum(lengths) - source.waiting
+                        self._take([source.read(length) for length in lengths])
                 except (EOFError, grpc.RpcError) as dropped:
                     source = self._reopen(dropped)
         except SyftError as gone:
