@@ -95,16 +95,17 @@ def _run_shell(code: str) -> str:
 
 
 def _serve(code: str, nodes: contextlib.ExitStack) -> str:
-    """Start a node; return what it says until it is ready. It ends with ``nodes``, or with this process."""
+    """Start a node; return the line that says that it is ready. It ends with ``nodes``, or with this process.
+
+    What it says before, such as how rooms are confined, depends on the machine.
+    """
     command = f"exec {code.rstrip()} --until-eof"
     node = nodes.enter_context(subprocess.Popen(**_shell(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
     nodes.callback(node.terminate)
-    said = ""
     for line in node.stdout:
-        said += line
         if ": ready at " in line:
-            return said
-    raise AssertionError(f"{code} ended: {said}")
+            return line
+    raise AssertionError(f"it ended: {code}")
 
 
 def _run_python(code: str, namespace: dict[str, Any]) -> Shown:
