@@ -64,6 +64,13 @@ def test_ten_thousand_additions_are_ten_thousand(proxy, bob, place, report):
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_cut_before_the_node_has_said_who_it_is(proxy, authority, direction):
+    proxy.fault = lambda towards: "before" if towards == direction else None
+    with pytest.raises(WorkerShut, match="no node answers"):
+        sy.connect(proxy.address, certs=authority / "me")
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_cut_while_a_session_is_opened(proxy, authority, direction):
     chunks = 0
 

@@ -177,12 +177,12 @@ def _name_at(address: str, certs: str | Path) -> str:
             context.wrap_socket(plain) as secure,
         ):
             certificate = secure.getpeercert(binary_form=True)
-    except ssl.SSLError as error:
-        raise BadCertificate(
-            f"the node at {address} has no certificate of your authority: {error}",
-            mend="Ask its owner which authority issued it.",
-        ) from error
     except (OSError, ValueError) as error:
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):  # that is a connection cut
+            raise BadCertificate(
+                f"the node at {address} has no certificate of your authority: {error}",
+                mend="Ask its owner which authority issued it.",
+            ) from error
         raise WorkerShut(
             f"no node answers at {address}: {error}", mend="Is it up? syft serve --listen HOST:PORT"
         ) from error
