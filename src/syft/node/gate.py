@@ -363,7 +363,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         except (EOFError, grpc.RpcError):
             stream.put(None)
             session.detach(stream, self._limits.grace_seconds, end)
-        except (SyftError, msgspec.DecodeError) as error:
+        except (SyftError, msgspec.DecodeError, RecursionError) as error:
             told = error if isinstance(error, SyftError) else MalformedMessage(str(error), where=self._worker)
             if session.finish(told, stream):
                 end()
@@ -502,7 +502,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             ticket, value, policies = msgspec.msgpack.decode(header(frames), type=delivery)
         except (EOFError, grpc.RpcError):  # it was cut off, and the ticket is still good
             return
-        except (SyftError, msgspec.DecodeError) as broken:
+        except (SyftError, msgspec.DecodeError, RecursionError) as broken:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
         with self._lock:
             expected = self._tickets.pop(ticket, None)

@@ -84,7 +84,7 @@ class Room:
                 self._process.kill()
 
     def _listen(self) -> None:
-        with suppress(EOFError, OSError, SyftError, msgspec.DecodeError):
+        with suppress(EOFError, OSError, SyftError, msgspec.DecodeError, RecursionError):
             source = SocketSource(self._process.batches)
             while True:
                 self._take_answer(source)
@@ -117,7 +117,7 @@ class Room:
                 frame.lose()
 
     def _listen_to_calls(self) -> None:
-        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError, msgspec.DecodeError):
+        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             source = SocketSource(self._process.calls)
             while True:
                 name, *frames = read_record(source)
