@@ -310,6 +310,16 @@ def _names_dimensions(name: str, of: str = "self") -> Check:
     return check
 
 
+def _positive(name: str) -> Check:
+    """All numbers of a list are positive."""
+
+    def check(call: Call) -> None:
+        if min(call[name], default=1) <= 0:
+            raise _refuse(f"{name} has to be positive")
+
+    return check
+
+
 def _half_spectrum(call: Call) -> None:
     """What becomes real has half the frequencies, along the last of the dimensions."""
     if not call["dim"] or call["self"].shape[call["dim"][-1]] != call["last_dim_size"] // 2 + 1:
@@ -491,7 +501,9 @@ def _segments(call: Call) -> None:
         raise _refuse("segments do not fit the data")
     lengths = cuts if call["lengths"] is not None else cuts.diff()
     reach = lengths.sum(-1) if call["lengths"] is not None else cuts[..., -1:]
-    if cuts.numel() and (cuts.min() < 0 or (lengths < 0).any() or (reach > data.shape[axis]).any()):
+    if cuts.numel() and (
+        cuts.min() < 0 or cuts.max() > data.shape[axis] or (lengths < 0).any() or (reach > data.shape[axis]).any()
+    ):
         raise OperatorIndexFailed("segments reach beyond the data")
     if "grad" in call:
         shape = (*lengths.shape, *data.shape[axis + 1 :])
@@ -505,6 +517,22 @@ def _distances(call: Call) -> None:
     pairs = (n * (n - 1) // 2,)
     if n < ("grad" in call) or any(call[name].shape != pairs for name in ("grad", "pdist") if name in call):
         raise _refuse("there is not one distance for each pair of rows")
+
+
+def _pivots(call: Call) -> None:
+    """Pivots are one for each step of a factorization, and rows of it."""
+    matrix, pivots = call["LU_data"].shape, call["LU_pivots"]
+    if len(matrix) < 2 or pivots.shape != (*matrix[:-2], min(matrix[-2:])):
+        raise _refuse("pivots do not fit the matrix")
+    if pivots.numel() and (pivots.min() < 1 or pivots.max() > matrix[-2]):
+        raise OperatorIndexFailed("pivots are out of range")
+
+
+def _of_a_loss(call: Call) -> None:
+    """The gradient of a loss is one number, or, where the loss is not reduced, one for each row."""
+    rows = call["self"].shape[0] if call["self"].dim() == 2 else 1
+    if call["grad_output"].numel() != (rows if call["reduction"] == 0 else 1):
+        raise _refuse("the gradient does not fit the loss")
 
 
 def _sparse_indices(call: Call) -> None:
@@ -564,12 +592,40 @@ BY_SHAPE: dict[str, tuple[Check, ...]] = {
         _of_channels("input", *_STATISTICS),
         _saved("update", "save_mean", "save_var"),
     ),
+    "aten::fractional_max_pool2d": (_positive("kernel_size"),),
+    "aten::fractional_max_pool3d": (_positive("kernel_size"),),
+    "aten::fractional_max_pool2d_backward": (
+        _alike("grad_output", "indices"),
+        _beginning_alike("indices", "self", 2),
+    ),
+    "aten::fractional_max_pool3d_backward": (
+        _alike("grad_output", "indices"),
+        _beginning_alike("indices", "self", 3),
+    ),
+    "aten::grid_sampler_2d_backward": (_as_given_by("aten::grid_sampler_2d"),),
+    "aten::grid_sampler_3d_backward": (_as_given_by("aten::grid_sampler_3d"),),
+    "aten::max_pool2d_with_indices_backward": (
+        _alike("grad_output", "indices"),
+        _beginning_alike("indices", "self", 2),
+    ),
+    "aten::max_pool3d_with_indices_backward": (
+        _alike("grad_output", "indices"),
+        _beginning_alike("indices", "self", 3),
+    ),
+    "aten::multi_margin_loss_backward": (_of_a_loss,),
+    "aten::multilabel_margin_loss_backward": (_of_a_loss, _alike("target", "is_target")),
     "aten::native_batch_norm": (_of_channels("input", *_STATISTICS),),
     "aten::native_batch_norm_backward": (
         _alike("grad_out", "input"),
         _of_channels("input", *_STATISTICS),
         _saved("train", "save_mean", "save_invstd"),
     ),
+}
+
+BY_SHAPE |= {
+    f"aten::{kind}_pad{n}d_backward": (_as_given_by(f"aten::{kind}_pad{n}d"),)
+    for kind in ("reflection", "replication")
+    for n in (1, 2, 3)
 }
 
 BY_VALUE: dict[str, tuple[Check, ...]] = {
@@ -598,9 +654,11 @@ BY_VALUE: dict[str, tuple[Check, ...]] = {
     "aten::adaptive_max_pool3d_backward": (_within("indices", _last("self", 3)),),
     "aten::div.Tensor_mode": (_quotient,),
     "aten::div.out_mode": (_quotient,),
-    "aten::embedding_dense_backward": (_within("indices", _number("num_weights"), but="padding_idx"),),
+    "aten::embedding_dense_backward": (_within("indices", _number("num_weights")),),
     "aten::fractional_max_pool2d_backward": (_within("indices", _last("self", 2)),),
     "aten::fractional_max_pool3d_backward": (_within("indices", _last("self", 3)),),
+    "aten::lu_unpack": (_pivots,),
+    "aten::lu_unpack.out": (_pivots,),
     "aten::max_pool2d_with_indices_backward": (_within("indices", _last("self", 2)),),
     "aten::max_pool3d_with_indices_backward": (_within("indices", _last("self", 3)),),
     "aten::max_unpool2d": (_within("indices", lambda call: math.prod(call["output_size"])),),
