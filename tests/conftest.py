@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -64,9 +65,14 @@ def hook() -> sy.TorchHook:
 @pytest.fixture
 def worker(request: pytest.FixtureRequest) -> Callable[[str], BaseWorker]:
     """Make a worker of a name: in this process or, where the test is to run with nodes, a new room at one."""
-    if request.node.callspec.params["transport"] != NODE:
-        return lambda name: sy.VirtualWorker(id=name)
-    nodes, authority = request.getfixturevalue("nodes"), request.getfixturevalue("authority")
+    if request.node.callspec.params["transport"] == NODE:
+        return cast(Callable[[str], BaseWorker], request.getfixturevalue("at_node"))
+    return lambda name: sy.VirtualWorker(id=name)
+
+
+@pytest.fixture
+def at_node(nodes: Nodes, authority: Path) -> Callable[[str], BaseWorker]:
+    """Make a worker of a name that is a new room at a node."""
     return lambda name: sy.connect(nodes[name].address, certs=authority / "me")
 
 

@@ -45,17 +45,16 @@ def growth(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> i
 
     None if only running it can tell. Raises OperatorFailed as :meth:`Outlines.of`.
     """
-    try:
-        args, kwargs = _on_meta(args), {k: _on_meta(v) for k, v in kwargs.items()}
-    except NotImplementedError:
-        return None
-    before = _bytes([args, list(kwargs.values())])
     state = torch.get_rng_state()  # some draw random numbers for their outline too
     try:
+        args, kwargs = _on_meta(args), {k: _on_meta(v) for k, v in kwargs.items()}
+        before = _bytes([args, list(kwargs.values())])
         outputs = infer(operator, args, kwargs)
+        return None if outputs is None else max(0, _bytes([args, list(kwargs.values()), outputs]) - before)
+    except NotImplementedError:  # of sparse tensors
+        return None
     finally:
         torch.set_rng_state(state)
-    return None if outputs is None else max(0, _bytes([args, list(kwargs.values()), outputs]) - before)
 
 
 def _bytes(values: Any) -> int:

@@ -3,6 +3,9 @@
 The model is ordinary tensors and a ledger. After every step each worker must list just the objects of the
 ledger, of the right kind, with the right values, labels and numbers of owners, and nothing may be hidden
 that nobody holds. ``HYPOTHESIS_PROFILE=long`` runs it for longer.
+
+At nodes one sees less, and later: hidden objects and numbers of owners do not show, errors come with a
+result at the latest, and what goes along a chain takes a moment.
 """
 
 from __future__ import annotations
@@ -13,16 +16,21 @@ import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from syft.dispatch import read
+from syft import outline
+from syft.dispatch import Handle, read
 from syft.errors import Misuse, NotCollocated, ObjectGone, OperatorFailed, SyftError, WorkerNotFound
+from syft.messages import Retain
 from syft.pointer import PointerTensor
 from syft.sending import send
-from syft.workers import VirtualWorker, get_worker
+from syft.workers import BaseWorker, VirtualWorker, get_worker, local_worker
+
+from ..helpers import soon
 
 NAMES = ("alice", "bob", "charlie", "dave")
 TAGS = ("#one", "#two")
@@ -117,7 +125,7 @@ workers = st.sampled_from(NAMES)
 class Workers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.workers = {name: VirtualWorker(id=name) for name in NAMES}
+        self.workers: dict[str, Any] = {name: self.make_worker(name) for name in NAMES}
         self.ledger: dict[tuple[str, int], Node] = {}
         self.held: list[Held] = []
         self.count = 0
@@ -127,9 +135,46 @@ class Workers(RuleBasedStateMachine):
             self.delete(0)
             self.every_worker_holds_what_it_should()
         for worker in self.workers.values():
-            store = worker._worker.store
-            assert not (store.objects or store._labels or store._hidden or store._further_owners or store._policies)
+            self.nothing_is_left(worker)
             worker.shut()
+
+    # ---- what differs at nodes ----
+
+    def make_worker(self, name: str) -> BaseWorker:
+        return VirtualWorker(id=name)
+
+    def nothing_is_left(self, worker: Any) -> None:
+        store = worker._worker.store
+        assert not (store.objects or store._labels or store._hidden or store._further_owners or store._policies)
+
+    def look(self, place: str, id: int) -> Any:
+        """Return what a worker holds under an id."""
+        return self.workers[place]._worker.store.objects[id]
+
+    def fails(self, error: type[Exception], call: Callable[[], Any], *written: Held) -> None:
+        """Check that a call fails, and leaves what it would have written to as it was."""
+        try:  # not pytest.raises, whose record of the error would keep the pointers in its frames alive
+            call()
+        except error:
+            return
+        raise AssertionError(f"no {error.__name__}")
+
+    def check(self, name: str, worker: Any, mine: dict[int, Node]) -> None:
+        """Check that a worker holds just ``mine``."""
+        store = worker._worker.store
+        assert set(store.objects) == set(mine)
+        assert set(worker._objects) == {id for id, node in mine.items() if not node.hidden}
+        assert worker.objects_count() == len(worker._objects)
+        for id, node in mine.items():
+            value: Any = store.objects[id]
+            assert store._further_owners.get(id, 0) == node.owners - 1
+            if node.target is None:
+                assert type(value) is torch.Tensor
+                torch.testing.assert_close(value, node.value(), check_stride=True)
+            else:
+                assert type(value) is PointerTensor
+                assert value.owner is worker
+                assert (value.location.id, value.id_at_location) == (node.target.place, node.target.id)
 
     # ---- the model ----
 
@@ -180,7 +225,7 @@ class Workers(RuleBasedStateMachine):
         assert pointer.location is self.workers[place]
         target = None
         if len(path) > 1:
-            target = self.learn(self.workers[place]._objects[id], path[1:], value)
+            target = self.learn(self.look(place, id), path[1:], value)
         return self.enter(Node(place, id, None if target else value, target))
 
     def let_go(self, node: Node) -> None:
@@ -207,13 +252,6 @@ class Workers(RuleBasedStateMachine):
             grip.node = self.enter(left)
         self.remove(node)
         self.drop(held)
-
-    def fails(self, error: type[Exception], call: Callable[[], Any]) -> None:
-        try:  # not pytest.raises, whose record of the error would keep the pointers in its frames alive
-            call()
-        except error:
-            return
-        raise AssertionError(f"no {error.__name__}")
 
     # ---- sending ----
 
@@ -263,7 +301,7 @@ class Workers(RuleBasedStateMachine):
         if not node.can_leave():
             return self.fails(ObjectGone, lambda: held.pointer.remote_send(self.workers[to]))
         held.pointer.remote_send(self.workers[to])
-        link: Any = self.workers[node.place]._worker.store.objects[node.id]
+        link = self.look(node.place, node.id)
         data = None if node.data is None else node.data.clone()
         lent = self.enter(Node(to, link.id_at_location, data, node.target))
         lent.tags = node.tags
@@ -330,19 +368,19 @@ class Workers(RuleBasedStateMachine):
     def run(self, operator: Operator, operands: list[Held]) -> None:
         nodes, pointers = [held.node for held in operands], [held.pointer for held in operands]
         if not all(node.is_whole() for node in nodes):
-            return self.fails(SyftError, lambda: operator(*pointers))
+            return self.fails(SyftError, lambda: operator(*pointers), *operands)
         paths = {node.path() for node in nodes}
         values = [node.value() for node in nodes]
         if len(paths) > 1:
             # One number is a constant anywhere, and copy_ may cross between a worker and where its pointers point.
             may_cross = operator is torch.Tensor.copy_ and nodes[0].place == nodes[1].place
             if not may_cross and all(value.numel() > 1 for value in values):
-                self.fails(NotCollocated, lambda: operator(*pointers))
+                self.fails(NotCollocated, lambda: operator(*pointers), *operands)
             return None
         try:
             expected = operator(*values)
         except (RuntimeError, IndexError) as error:
-            return self.fails(type(error), lambda: operator(*pointers))
+            return self.fails(type(error), lambda: operator(*pointers), *operands)
         actual = operator(*pointers)
         if isinstance(expected, torch.Tensor):
             expected, actual = [expected], [actual]
@@ -360,12 +398,12 @@ class Workers(RuleBasedStateMachine):
     def in_place(self, index: int, operator: Operator) -> None:
         held = self.pick(index)
         if not held.node.is_whole():
-            return self.fails(ObjectGone, lambda: operator(held.pointer))
+            return self.fails(ObjectGone, lambda: operator(held.pointer), held)
         value = held.node.value()
         try:
             operator(value)
         except (RuntimeError, IndexError) as error:
-            return self.fails(type(error), lambda: operator(held.pointer))
+            return self.fails(type(error), lambda: operator(held.pointer), held)
         operator(held.pointer)
 
     @precondition(lambda self: self.held)
@@ -422,7 +460,7 @@ class Workers(RuleBasedStateMachine):
     def label(self, index: int, tag: str) -> None:
         held = self.pick(index)
         if not held.node.alive:
-            return self.fails(ObjectGone, lambda: held.pointer.tag(tag))
+            return self.fails(ObjectGone, lambda: held.pointer.tag(tag), held)
         if held.node.hidden:
             return
         held.pointer.tag(tag)
@@ -462,21 +500,8 @@ class Workers(RuleBasedStateMachine):
     @invariant()
     def every_worker_holds_what_it_should(self) -> None:
         for name, worker in self.workers.items():
-            store = worker._worker.store
             mine = {id: node for (place, id), node in self.ledger.items() if place == name}
-            assert set(store.objects) == set(mine)
-            assert set(worker._objects) == {id for id, node in mine.items() if not node.hidden}
-            assert worker.objects_count() == len(worker._objects)
-            for id, node in mine.items():
-                value: Any = store.objects[id]
-                assert store._further_owners.get(id, 0) == node.owners - 1
-                if node.target is None:
-                    assert type(value) is torch.Tensor
-                    torch.testing.assert_close(value, node.value(), check_stride=True)
-                else:
-                    assert type(value) is PointerTensor
-                    assert value.owner is worker
-                    assert (value.location.id, value.id_at_location) == (node.target.place, node.target.id)
+            self.check(name, worker, mine)
             for tag in TAGS:
                 found = {pointer.id_at_location for pointer in worker.search(tag)}
                 assert found == {id for id, node in mine.items() if tag in node.tags and not node.hidden}
@@ -486,18 +511,80 @@ class Workers(RuleBasedStateMachine):
                 assert held.pointer.shape == held.node.value().shape
 
 
+class WorkersAtNodes(Workers):
+    """The same, where the workers are nodes."""
+
+    def nothing_is_left(self, worker: BaseWorker) -> None:
+        assert soon(lambda: worker._objects == {})
+
+    def look(self, place: str, id: int) -> Any:
+        worker = self.workers[place]
+        return worker.get(Handle(id, worker, local_worker(), owns=False), take=False)
+
+    def fails(self, error: type[Exception], call: Callable[[], Any], *written: Held) -> None:
+        try:
+            result = call()
+            for tensor in result if isinstance(result, (list, tuple)) else [result]:
+                if tensor is not None:
+                    read(tensor)
+            for held in written:
+                read(held.pointer)
+        except error:
+            pass
+        else:
+            raise AssertionError(f"no {error.__name__}")
+        # What failed at the worker has left its error in the place of what it would have written.
+        for held in written:
+            if held.node.alive and not self.is_there(held.node):
+                self.remove(held.node)
+
+    def is_there(self, node: Node) -> bool:
+        worker = self.workers[node.place]
+        try:
+            worker.request(Retain(node.id))
+        except SyftError:
+            return False
+        worker.release(node.id)
+        return True
+
+    def check(self, name: str, worker: BaseWorker, mine: dict[int, Node]) -> None:
+        listed = {id: node for id, node in mine.items() if not node.hidden}
+        assert soon(lambda: set(worker._objects) == set(listed))
+        for id, node in mine.items():
+            if node.target is None:
+                assert soon(lambda id=id, node=node: torch.equal(self.look(name, id), node.value()))
+            elif node.target.alive:
+                value = self.look(name, id)
+                assert (value.location.id, value.id_at_location) == (node.target.place, node.target.id)
+
+
 PROFILES = {
     "normal": settings(max_examples=60, stateful_step_count=40),
     "long": settings(max_examples=3000, stateful_step_count=80),
+    "normal at nodes": settings(max_examples=8, stateful_step_count=30),
+    "long at nodes": settings(max_examples=150, stateful_step_count=60),
 }
 
 
-def test_workers_hold_what_they_should() -> None:
-    profile = PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "normal")]
+def run(machine: type[Workers], profile: str) -> None:
+    outline.warm()  # what torch imports at that moment keeps whoever asks for it in cycles
     gc.disable()  # reference counts alone must free everything
     try:
         run_state_machine_as_test(
-            Workers, settings=settings(profile, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+            machine,
+            settings=settings(
+                PROFILES[profile], deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+            ),
         )
     finally:
         gc.enable()
+
+
+def test_workers_hold_what_they_should() -> None:
+    run(Workers, os.environ.get("HYPOTHESIS_PROFILE", "normal"))
+
+
+@pytest.mark.in_process
+def test_nodes_hold_what_they_should(at_node: Callable[[str], BaseWorker]) -> None:
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "normal")
+    run(type("Nodes", (WorkersAtNodes,), {"make_worker": staticmethod(at_node)}), f"{profile} at nodes")

@@ -11,6 +11,8 @@ from torch import nn
 import syft as sy
 from syft.errors import Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
 
+from ..helpers import is_empty
+
 pytestmark = pytest.mark.in_process
 
 
@@ -107,6 +109,13 @@ def test_virtual_workers_and_nodes_mix(bob, alice):
     wrong = sy.send(torch.tensor([7]), carol).send(bob)
     with pytest.raises(OperatorIndexFailed, match=r"index_select\(0, wrong"):
         (sy.send(torch.ones(2), carol).send(bob).index_select(0, wrong) + 1).item()
+
+
+def test_a_chain_keeps_nothing_of_what_it_was(bob, alice):
+    p = sy.send(torch.ones(2, 3), bob).send(alice)
+    p.t_()
+    assert p.get().get().shape == (3, 2)
+    assert is_empty(bob, alice)
 
 
 def test_remote_send_and_remote_get(bob, alice):

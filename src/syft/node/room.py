@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+import torch
+
 from .. import limits, wire
 from ..checks import Guard
 from ..errors import IdInUse, LimitExceeded, SyftError
@@ -21,6 +23,9 @@ from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
 from .channel import Channel
 from .envelopes import Answered, Batch, Frames, SocketSource, send_record
+
+#: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
+_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 
 
 def live(
@@ -34,14 +39,15 @@ def live(
     room.guard = Guard(room.store, quota)
     become_local_worker(BaseWorker(worker, InProcess(room)))
     source = SocketSource(batches)
-    while True:
-        try:
-            frames = source.read_record_with_files()
-        except EOFError:
-            return
-        answered = answer_batch(room, wire.decode(frames, Batch), objects)
-        if answered is not None:
-            send_record(batches, _encoded(answered))
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
+        while True:
+            try:
+                frames = source.read_record_with_files()
+            except EOFError:
+                return
+            answered = answer_batch(room, wire.decode(frames, Batch), objects)
+            if answered is not None:
+                send_record(batches, _encoded(answered))
 
 
 def _encoded(answered: Answered) -> list[wire.Frame]:
