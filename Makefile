@@ -47,5 +47,5 @@ $(USER_READY): .venv/.torch-$(TORCH) pyproject.toml Makefile
 	touch $@
 
 $(DEV_READY): .venv/.torch-$(TORCH) pyproject.toml
-	$(PIP) install --editable '.[demo,sandbox,nodes,dev]'
+	$(PIP) install --editable '.[demo,sandbox,nodes,ray,dev]'
 	touch $@ $(USER_READY)

@@ -34,7 +34,7 @@ from cryptography.x509.oid import NameOID
 from .. import limits
 from ..errors import BadConfig, WorkerShut
 from . import lines
-from .cluster_room import Details
+from .cluster_nursery import Details
 from .config import Ray
 from .engines import Order
 from .envelopes import send_record
@@ -74,10 +74,11 @@ class Cluster:
         self._listener: socket.socket | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         driver = str(Path(__file__).with_name("cluster_driver.py"))
+        nursery = f"syft-{worker}-{secrets.token_hex(8)}"
         resources = json.dumps({"num_cpus": needs.room_cpus, "memory": needs.room_memory})
         with theirs:
             self._driver = subprocess.Popen(
-                [sys.executable, "-P", driver, str(theirs.fileno()), resources],
+                [sys.executable, "-P", driver, str(theirs.fileno()), nursery, resources],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
@@ -117,16 +118,16 @@ class Cluster:
         """Let the cluster go, and with it every room; one of this node's own ends."""
         with self._lock:
             self._gone = True
-        if self._listener is not None:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
         self._control.shutdown(socket.SHUT_RDWR)
+        if self._listener is None:
+            self._driver.kill()  # it looks for a cluster that nobody wants any more
+        else:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
         try:
             self._driver.wait(limits.CONNECT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._driver.kill()  # and Ray's own processes end with it
-            self._driver.wait()
+            _log.warning("Ray takes its time to end; it goes on without this node")
         self._control.close()
 
     def _start(self) -> _Room:

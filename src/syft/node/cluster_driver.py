@@ -10,41 +10,81 @@ The gate writes ["start", number, details] and ["kill", number]; this writes ["r
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import secrets
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 _MESSAGE_BYTES = 1 << 16
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray takes; nothing of ours is ever in there
+_ATTEMPTS = 8
+_PR_SET_CHILD_SUBREAPER = 36
 _FOR_A_ROOM = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
 
 
 class Keeper:
-    """The actor of a room: has its process beside it, which ends when this does.
+    """The actor of a room, which has no more to do than to end with it.
 
-    The room is not in the actor itself, since that holds Ray's connection to the cluster.
+    The room is not in the actor itself, since that holds Ray's connection to the cluster: it is forked from
+    a nursery, one for all rooms of a node on one machine, and lives as long as the connection to that.
     """
 
-    def keep(self, details: str) -> None:
-        """Start the process, and wait for its end."""
-        environment = {name: os.environ[name] for name in _FOR_A_ROOM if name in os.environ}
-        command = [sys.executable, "-P", "-m", "syft.node.cluster_room", str(os.getpid())]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", env=environment) as room:
-            room.communicate(details.encode())
+    def keep(self, nursery: str, details: str) -> None:
+        """Have a room, and wait for its end."""
+        for _ in range(_ATTEMPTS):  # a nursery may end while it is being found
+            self._start(nursery)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as room, suppress(ConnectionError):
+                room.connect(f"\0{nursery}")
+                _, uid, _ = struct.unpack("3i", room.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                if uid != os.getuid():
+                    raise PermissionError("this nursery is another user's")
+                room.send(details.encode())
+                if room.recv(1):
+                    return
+
+    def _start(self, nursery: str) -> None:
+        """Start a nursery, unless there is one of this name."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            try:
+                listener.bind(f"\0{nursery}")
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                return
+            listener.listen()
+            subprocess.run(
+                [sys.executable, "-P", "-m", "syft.node.cluster_nursery", nursery, str(listener.fileno())],
+                check=True,
+                env={name: os.environ[name] for name in _FOR_A_ROOM if name in os.environ},
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
 
 
-def main(gate: socket.socket, needs: dict[str, Any]) -> None:
-    """Serve the gate until it hangs up."""
+def main(gate: socket.socket, nursery: str, needs: dict[str, Any]) -> None:
+    """Serve the gate until it hangs up.
+
+    Args:
+        nursery: the name of the nurseries of its rooms.
+        needs: what Ray sets aside for each room.
+    """
     local = "RAY_ADDRESS" not in os.environ
     with tempfile.TemporaryDirectory(prefix="syft-ray-", ignore_cleanup_errors=True) as folder:
         if local:
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             # Loopback only, and a password of its own, which Ray would otherwise keep in the owner's home.
             os.environ.update(
                 RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
@@ -60,7 +100,7 @@ def main(gate: socket.socket, needs: dict[str, Any]) -> None:
             "include_dashboard": False,
             "num_cpus": 0,
             "object_store_memory": _OBJECT_STORE_BYTES,
-            "_temp_dir": folder,
+            "_temp_dir": f"{folder}/ray",  # which Ray opens to all; what is in it is as private as the folder
         }
         try:
             ray.init(**quiet, **(here if local else {}))
@@ -70,12 +110,14 @@ def main(gate: socket.socket, needs: dict[str, Any]) -> None:
         try:
             _tell(gate, "ready", ray.util.get_node_ip_address())
             # Of the machine that all is on, rooms take what there is, as they do without Ray.
-            _serve(gate, ray, {"num_cpus": 0} if local else needs)
+            _serve(gate, ray, nursery, {"num_cpus": 0} if local else needs)
         finally:
             ray.shutdown()
+            if local:
+                _end_all()
 
 
-def _serve(gate: socket.socket, ray: Any, needs: dict[str, Any]) -> None:
+def _serve(gate: socket.socket, ray: Any, nursery: str, needs: dict[str, Any]) -> None:
     keeper = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Keeper)
     actors: dict[int, Any] = {}
 
@@ -89,7 +131,7 @@ def _serve(gate: socket.socket, ray: Any, needs: dict[str, Any]) -> None:
         match json.loads(command):
             case "start", number, name, details:
                 actors[number] = keeper.options(name=name).remote()
-                end = actors[number].keep.remote(details)
+                end = actors[number].keep.remote(nursery, details)
                 threading.Thread(target=watch, args=(number, end), name=f"watch {number}", daemon=True).start()
             case "kill", number:
                 actor = actors.get(number)
@@ -97,9 +139,18 @@ def _serve(gate: socket.socket, ray: Any, needs: dict[str, Any]) -> None:
                     ray.kill(actor)
 
 
+def _end_all() -> None:
+    """End what Ray's own way of ending leaves behind, on a busy machine; all that loses its parent is a child here."""
+    while children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for child in children:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(int(child), signal.SIGKILL)
+                os.waitpid(int(child), 0)
+
+
 def _tell(gate: socket.socket, *words: str | int) -> None:
     gate.send(json.dumps(words).encode())
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2]))
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], json.loads(sys.argv[3]))

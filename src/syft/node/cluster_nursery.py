@@ -1,20 +1,25 @@
-"""The process of a room on a cluster: made ready before there is a client, and then a room as any other.
+"""The nursery of rooms on a machine of a cluster, and the rooms: as on the gate's own machine, but for the connections.
 
-What it needs to know to find the gate comes by its standard input, not its arguments, which other
-users of the machine can read.
+The actors of the rooms (:class:`.cluster_driver.Keeper`) connect to it, each for one room, which ends
+when its actor does. The nursery ends with the last of them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import selectors
 import signal
+import socket
+import struct
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import msgspec
 import torch
 
-from .. import outline
+from .. import limits, outline
 from . import lines
 from .engines import Order
 from .envelopes import SocketSource, read_record
@@ -22,6 +27,7 @@ from .nursery import live, use_no_terminal
 from .walls import Walls, forget_environment
 
 _PR_SET_PDEATHSIG = 1
+_MESSAGE_BYTES = 1 << 16
 
 
 class Details(msgspec.Struct):
@@ -33,34 +39,86 @@ class Details(msgspec.Struct):
     certificate: str
 
 
-def main(keeper: int) -> None:
-    """Wait for an order, and be the room."""
-    _end_with(keeper)
-    details = msgspec.json.decode(sys.stdin.buffer.read(), type=Details)
+class RemoteNursery:
+    """Forks a room for each actor that connects to ``listener``, until there are none."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._walls = Walls()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._rooms: dict[socket.socket, int] = {}  # by actor, a descriptor of the room's process
+
+    def run(self) -> None:
+        """Serve until the last actor has gone, or none has come."""
+        patience: float = limits.CONNECT_SECONDS
+        while ready := self._selector.select(None if self._rooms else patience):
+            for key, _ in ready:
+                if key.fileobj is self._listener:
+                    self._open()
+                    patience = 0
+                elif key.fileobj == self._rooms.get(key.data):
+                    self._ended(key.data)
+                elif key.data in self._rooms:  # it is the actor, which has gone
+                    self._selector.unregister(key.data)
+                    signal.pidfd_send_signal(self._rooms[key.data], signal.SIGKILL)
+
+    def _open(self) -> None:
+        actor, _ = self._listener.accept()
+        actor.settimeout(limits.CONNECT_SECONDS)
+        _, uid, _ = struct.unpack("3i", actor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        details = actor.recv(_MESSAGE_BYTES) if uid == os.getuid() else b""
+        if not details:
+            actor.close()
+            return
+        nursery, pid = os.getpid(), os.fork()
+        if pid == 0:
+            self._live(nursery, msgspec.json.decode(details, type=Details))
+        self._rooms[actor] = os.pidfd_open(pid)
+        self._selector.register(actor, selectors.EVENT_READ, actor)
+        self._selector.register(self._rooms[actor], selectors.EVENT_READ, actor)
+
+    def _ended(self, actor: socket.socket) -> None:
+        """The room of an actor has ended: tell it."""
+        process = self._rooms.pop(actor)
+        os.waitid(os.P_PIDFD, process, os.WEXITED)
+        self._selector.unregister(process)
+        os.close(process)
+        with suppress(KeyError):  # the actor was the first to go
+            self._selector.unregister(actor)
+        with actor, suppress(OSError):
+            actor.send(b".")
+
+    def _live(self, nursery: int, details: Details) -> NoReturn:
+        """Connect to the gate, wait for an order, and be the room."""
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() == nursery:
+                for file in (self._listener, *self._rooms):
+                    file.close()
+                batches, calls = lines.connect(details.host, details.port, details.token, details.certificate)
+                (frame,) = read_record(SocketSource(batches))
+                keep = [connection.fileno() for line in (batches, calls) for connection in line.both]
+                live(msgspec.msgpack.decode(frame, type=Order), self._walls, batches, calls, keep=keep)
+        except EOFError:
+            pass  # the gate does not need it
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # to Ray's log
+            raise
+        finally:
+            os._exit(0)
+
+
+def main(listener: socket.socket) -> None:
+    """Be a nursery, in a process of its own, which Ray does not count to an actor and end with it."""
+    if os.fork():
+        return
     use_no_terminal()
     torch.set_num_threads(1)
     outline.warm()
     forget_environment()
-    warm = os.getpid()
-    if os.fork():  # walls go up around a process of one thread, and this one's libraries have started some
-        os.wait()
-        return
-    _end_with(warm)
-    batches, calls = lines.connect(details.host, details.port, details.token, details.certificate)
-    try:
-        (frame,) = read_record(SocketSource(batches))
-    except (EOFError, OSError):
-        return  # it was not needed
-    keep = [connection.fileno() for line in (batches, calls) for connection in line.both]
-    live(msgspec.msgpack.decode(frame, type=Order), Walls(), batches, calls, keep=keep)
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit()  # it has ended already
+    RemoteNursery(listener).run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(socket.socket(fileno=int(sys.argv[2])))
