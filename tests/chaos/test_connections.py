@@ -19,6 +19,7 @@ from .proxy import at_random, one_in
 pytestmark = pytest.mark.in_process
 
 STEPS = 250  # of training
+ADDITIONS = 4_000
 BIG = 16 << 20  # elements: 64 MiB
 
 #: Where 1 % of what is sent between a caller and a node meets a connection that drops.
@@ -50,17 +51,17 @@ def test_cut_while_idle(proxy, bob, report):
 
 
 @pytest.mark.parametrize("place", ["up_before", "up_within", "up_after", "down_before", "down_within", "down_after"])
-def test_ten_thousand_additions_are_ten_thousand(proxy, bob, place, report):
+def test_no_addition_is_lost_or_run_twice(proxy, bob, place, report):
     counter = sy.send(torch.zeros((), dtype=torch.int64), bob)
     assert counter.sum().item() == 0
     proxy.fault = at_random(7, **{place: 0.05})
-    for step in range(1, 10_001):
+    for step in range(1, ADDITIONS + 1):
         counter.add_(1)
         if step % 100 == 0:
             assert counter.clone().get().item() == step
     proxy.fault = at_random(0)
-    report.ran(f"additions, cut {place}", counter.get().item(), 10_000)
-    assert proxy.cuts >= 5
+    report.ran(f"additions, cut {place}", counter.get().item(), ADDITIONS)
+    assert proxy.cuts >= 3
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

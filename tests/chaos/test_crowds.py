@@ -55,10 +55,10 @@ def test_clients_do_not_disturb_one_another_and_all_is_given_back(node, authorit
         assert sums == {n: 1000 * n for n in range(clients)}
         report.ran(f"additions of {clients} clients at once", sum(sums.values()) / 10, 50 * clients * (clients - 1))
         until(lambda: not node.rooms())
-        until(lambda: not counts or counts[-1][0] < node.files() or node.files() <= counts[-1][0])
+        until(lambda: not counts or node.files() <= counts[0][0] + 2)
         counts.append((node.files(), node.threads()))
     report.found(f"files and threads after {', '.join(map(str, CROWDS))} clients", str(counts))
-    assert all(later <= before + 2 for later, before in zip(counts[-1], counts[-2], strict=True))
+    assert counts[-1][1] <= counts[-2][1] + 50  # gRPC keeps a thread for each client there was at one time
 
 
 @pytest.mark.parametrize(
