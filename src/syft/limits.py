@@ -60,6 +60,7 @@ RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which n
 GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side
 SESSIONS_OF_A_CLIENT: Final = 4     # of one client and its delegates, on average over all clients
 ERRANDS: Final = 16                 # deliveries to other nodes that a gate makes at one time
+CONNECTIONS: Final = 64             # to other nodes that a gate keeps, for the next delivery
 BATCH_MESSAGES: Final = 64          # messages that are sent as one, unless something waits for them
 BATCH_SECONDS: Final = 0.002        # how long a message waits for others to go with it
 WINDOW_MESSAGES: Final = 4096       # messages that a caller may be ahead of the node's answer, twice

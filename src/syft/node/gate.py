@@ -258,6 +258,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._sessions: dict[tuple[str, str], Session] = {}
         self._delegates: dict[tuple[str, str], Tenancy] = {}
         self._tickets: dict[str, Ticket] = {}
+        self._connections: dict[tuple[str, str], grpc.Channel] = {}  # for deliveries; out of it while one is made
         self._errands = ThreadPoolExecutor(limits.ERRANDS, "errand")
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
@@ -271,12 +272,14 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """End every room."""
         with self._lock:
             self._closed = True
-            sessions = list(self._sessions.values())
+            sessions, connections = list(self._sessions.values()), list(self._connections.values())
         for session in sessions:
             session.finish(WorkerShut("the owner of this node has stopped it", where=self._worker))
         self._errands.shutdown(wait=False, cancel_futures=True)
         for session in sessions:
             session.tenancy.close()
+        for connection in connections:
+            connection.close()
 
     def present(self) -> tuple[int, list[Tenancy]]:
         """Return how many sessions there are, and all clients' rooms."""
@@ -485,13 +488,23 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Hand a value, and the policies that go with it, to the gate of ``message.to``; return that gate's answer."""
         frames = [msgspec.msgpack.encode((message.ticket, value, tuple(policies))), *frames[1:]]
         self.counts.gave(_size(frames))
-        with self._dial(message.to, message.address) as connection:
-            try:
-                return read_record(PacketSource(connection.stream_stream(DELIVER)(pack(frames))))
-            except (grpc.RpcError, EOFError) as error:
-                raise WorkerNotFound(
-                    f"{self._worker} cannot reach {message.to} at {message.address}", where=self._worker
-                ) from error
+        place = message.to, message.address
+        with self._lock:
+            connection = self._connections.pop(place, None)
+        connection = connection or self._dial(*place)
+        try:
+            answer = read_record(PacketSource(connection.stream_stream(DELIVER)(pack(frames))))
+        except (grpc.RpcError, EOFError) as error:
+            connection.close()
+            raise WorkerNotFound(
+                f"{self._worker} cannot reach {message.to} at {message.address}", where=self._worker
+            ) from error
+        with self._lock:
+            if not self._closed and len(self._connections) < limits.CONNECTIONS:
+                connection, self._connections[place] = self._connections.get(place), connection
+        if connection is not None:
+            connection.close()
+        return answer
 
     def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Take a delivery of another node, if it bears a ticket of a client here."""

@@ -149,9 +149,10 @@ class Tenancy:
         self._desk.audit.note(self.client, self.name, release, decision)
 
     def permit(self, release: Release) -> Decision:
-        """Judge a release and write it down. Raises NotPermitted, AuditFailed."""
+        """Judge a release and, where private data entered, write it down. Raises NotPermitted, AuditFailed."""
         decision = self.decide(release)
-        self.note(release, decision)
+        if decision.policies:
+            self.note(release, decision)
         if not decision.allowed:
             raise self._denial(release, decision)
         return decision
