@@ -76,6 +76,12 @@ def test_records_cross_both_ways_at_once(pair):
     assert list(map(bytes, SocketSource(there).read_record_with_files())) == sent[0]
 
 
+def test_what_is_large_comes_in_one_piece(pair):
+    _, (here, _), (there, _) = pair
+    here.sendall(bytes(100_000))
+    assert len(there.recv(100_000)) == 100_000
+
+
 def test_a_room_that_is_ended_lets_go_of_whoever_waits_for_it(pair):
     room, (_, calls), (there, _) = pair
     with ThreadPoolExecutor() as pool:
@@ -120,7 +126,7 @@ def test_who_does_not_speak_tls_is_sent_away(listener, identity):
 def test_a_room_that_never_comes_is_lost_with_a_reason():
     room = cluster._Room("a room", lambda: None)
     assert room.lose("no place") and not room.lose("no place")
-    room.begin(cluster.Order("bob", 1, 1, 1))
+    room.begin(None)  # an order that is not given any more
     with pytest.raises(ConnectionError, match="no place"):
         _ = room.batches
 

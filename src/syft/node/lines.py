@@ -26,6 +26,13 @@ class Line(ssl.SSLSocket):
     def sendall(self, data: Any, flags: int = 0) -> None:
         ssl.SSLSocket.sendall(self.writer or self, data, flags)
 
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """Wait for all of them: TLS gives no more than 16 KiB at a time, and each of those would go on alone."""
+        read, at = memoryview(bytearray(buflen)), 0
+        while at < buflen and (got := self.recv_into(read[at:])):
+            at += got
+        return bytes(read[:at])
+
     def recvmsg(self, *sizes: int, **_: object) -> Any:
         """As of any socket; no files come with it."""
         return self.recv(sizes[0]), [], 0, None
