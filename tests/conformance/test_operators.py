@@ -1,7 +1,11 @@
-"""Pointers do what tensors do, by torch's own operator database."""
+"""Pointers do what tensors do, by torch's own operator database.
+
+At nodes a third of it runs, and all with ``OPERATORS=all``.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -12,10 +16,7 @@ from syft.operators import BY_NAME, allowed
 
 from .judge import ENTRIES, check
 
-pytestmark = [
-    pytest.mark.nodes,
-    pytest.mark.filterwarnings("ignore"),  # torch warns of its own deprecated operators
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own deprecated operators
 
 #: Entries on which pointers differ from local tensors, and why.
 EXCEPTIONS = {
@@ -54,6 +55,26 @@ CHAINED = random.Random(0).sample(sorted(set(ENTRIES) - set(EXCEPTIONS)), 100)
 @pytest.mark.parametrize("name", CHAINED)
 def test_two_links(name, bob, alice):
     assert check(ENTRIES[name], lambda t: sy.send(sy.send(t, bob), alice), _bring, bob.manual_seed) > 0
+
+
+#: Of the same entries, those that are run at nodes.
+SHARE = 1 if os.environ.get("OPERATORS") == "all" else 3
+
+
+def _some(names):
+    return random.Random(0).sample(sorted(names), len(names) // SHARE)
+
+
+@pytest.mark.in_process
+@pytest.mark.parametrize("name", _some(ENTRIES))
+def test_one_link_to_a_node(name, at_node):
+    test_one_link(name, at_node("bob"))
+
+
+@pytest.mark.in_process
+@pytest.mark.parametrize("name", _some(CHAINED))
+def test_two_links_over_nodes(name, at_node):
+    test_two_links(name, at_node("bob"), at_node("alice"))
 
 
 @pytest.mark.in_process

@@ -561,7 +561,7 @@ class WorkersAtNodes(Workers):
 PROFILES = {
     "normal": settings(max_examples=60, stateful_step_count=40),
     "long": settings(max_examples=3000, stateful_step_count=80),
-    "normal at nodes": settings(max_examples=8, stateful_step_count=30),
+    "normal at nodes": settings(max_examples=3, stateful_step_count=20),
     "long at nodes": settings(max_examples=150, stateful_step_count=60),
 }
 
