@@ -7,8 +7,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 USER_READY := .venv/.user-ready
 DEV_READY := .venv/.dev-ready
+FUZZ_READY := .venv/.fuzz-ready
 
-.PHONY: demo test lint bench chaos docs-test clean
+.PHONY: demo test lint bench fuzz chaos docs-test clean
 
 demo: $(USER_READY)
 	$(BIN)/syft demo --nodes $(ARGS)
@@ -30,6 +31,9 @@ chaos: $(DEV_READY)
 	$(BIN)/pytest tests/chaos -m 'long or not long' $(ARGS)
 	$(BIN)/python -m tests.chaos.soak --minutes 10
 
+fuzz: $(FUZZ_READY)
+	$(BIN)/python -m tests.fuzz.long $(or $(ARGS),100000)
+
 docs-test: $(DEV_READY)
 	$(BIN)/pytest tests/docs $(ARGS)
 
@@ -49,3 +53,7 @@ $(USER_READY): .venv/.torch-$(TORCH) pyproject.toml Makefile
 $(DEV_READY): .venv/.torch-$(TORCH) pyproject.toml
 	$(PIP) install --editable '.[demo,sandbox,nodes,ray,dev]'
 	touch $@ $(USER_READY)
+
+$(FUZZ_READY): $(DEV_READY)
+	$(PIP) install --editable '.[fuzz]'
+	touch $@

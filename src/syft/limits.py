@@ -8,6 +8,7 @@ from typing import Final
 # name                                what is bounded
 MAX_ID: Final = 2**63 - 1           # an object's id
 MAX_FRAME_BYTES: Final = 4 << 30    # one frame of an encoded message (a tensor's memory)
+MAX_RECORD_BYTES: Final = 8 << 30   # all frames of one message
 MAX_FRAMES: Final = 1024            # frames of one message
 MAX_HEADER_BYTES: Final = 16 << 20  # the first frame, everything but tensors' memory
 MAX_DIMS: Final = 64                # dimensions of a tensor
@@ -41,6 +42,8 @@ CLUSTER_ROOM_MEMORY: Final = 1 << 30  # bytes that Ray sets aside for a room, on
 SPARE_ROOMS: Final = 1              # rooms on a cluster that wait for a client, since one takes seconds to start
 GRACE_SECONDS: Final = 60           # how long a room waits for its client to come back
 
+MAX_POLICIES: Final = 1024          # of all private data in one room
+MAX_USERS: Final = 1024             # users, or workers, that one policy names for one purpose
 MAX_REASON_LENGTH: Final = 2000     # characters of the reason of a request
 MAX_OPEN_REQUESTS: Final = 32       # requests of one client that wait for the owner's answer
 MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for

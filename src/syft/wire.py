@@ -25,6 +25,7 @@ from .errors import LimitExceeded, MalformedMessage, Misuse, SyftError
 
 Frame = bytes | bytearray | memoryview | mmap
 M = TypeVar("M", bound=msgspec.Struct)
+T = TypeVar("T")
 Id = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID)]
 Name = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_LENGTH)]
 
@@ -210,6 +211,17 @@ def decode(frames: Sequence[Frame], kind: type[M]) -> M:
             raise
         raise MalformedMessage(f"a message could not be decoded: {error}") from error
     return message
+
+
+def unpack(data: Frame, kind: type[T]) -> T:
+    """Decode MessagePack in which values of the closed set are not, or only sealed (``msgspec.Raw``).
+
+    Raises MalformedMessage.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessage(f"a message could not be decoded: {error}") from error
 
 
 def _check_sizes(frames: Sequence[Frame]) -> None:

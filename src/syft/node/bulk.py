@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from .. import limits
+from ..errors import LimitExceeded
 from ..wire import Frame
 
 
@@ -80,10 +81,13 @@ class ArrivingFrame:
 
 
 def memory(count: int) -> bytearray | mmap.mmap:
-    """Return ``count`` bytes to be written; the more there are, the less it costs to get each."""
+    """Return ``count`` bytes to be written; the more there are, the less it costs to get each. Raises LimitExceeded."""
     if count <= limits.PACKET_BYTES:
         return bytearray(count)
-    mapped = mmap.mmap(-1, count, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        mapped = mmap.mmap(-1, count, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise LimitExceeded(f"there is no memory for a frame of {count} bytes", mend="Send it in parts.") from error
     mapped.madvise(mmap.MADV_HUGEPAGE)
     return mapped
 

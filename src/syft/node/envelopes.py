@@ -20,7 +20,7 @@ from ..errors import LimitExceeded, MalformedMessage
 from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Reply, Request
 from ..wire import Frame, Id, Name
 from .bulk import ArrivingFrame, FrameFile, mapped, memory
-from .release import Policy
+from .release import Policies
 
 #: What a record is made of.
 Frames = Sequence[Frame | FrameFile | ArrivingFrame]
@@ -76,7 +76,7 @@ class SealedBatch(msgspec.Struct, array_like=True):
     asks: bool
     received: Id
     messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
-    policies: tuple[Policy, ...] = ()
+    policies: Policies = ()
 
 
 class Answered(msgspec.Struct, array_like=True):
@@ -91,7 +91,15 @@ class SealedAnswered(msgspec.Struct, array_like=True):
 
     seq: Id
     answer: msgspec.Raw
-    policies: tuple[Policy, ...] = ()
+    policies: Policies = ()
+
+
+class Delivery(msgspec.Struct, array_like=True):
+    """What one gate hands to another: a ticket, a value and the policies that go with it."""
+
+    ticket: str
+    value: msgspec.Raw
+    policies: Policies
 
 
 _COUNT = struct.Struct("<I")
@@ -247,6 +255,8 @@ def read_head(source: Source) -> list[int]:
     lengths = [length for (length,) in _LENGTH.iter_unpack(source.read(_LENGTH.size * count))]
     if lengths[0] > limits.MAX_HEADER_BYTES or max(lengths) > limits.MAX_FRAME_BYTES:
         raise LimitExceeded(f"a record with a frame of {max(lengths)} bytes", mend="Send it in parts.")
+    if sum(lengths) > limits.MAX_RECORD_BYTES:
+        raise LimitExceeded(f"a record of {sum(lengths)} bytes", mend="Send fewer tensors in one message.")
     return lengths
 
 

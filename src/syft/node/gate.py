@@ -45,6 +45,7 @@ from .envelopes import (
     FOR_THE_GATE,
     Answered,
     Batch,
+    Delivery,
     Frames,
     Opening,
     PacketSource,
@@ -143,7 +144,7 @@ class Session:
 
     def accept(self, frames: Frames) -> bool:
         """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
-        batch = msgspec.msgpack.decode(header(frames), type=SealedBatch)
+        batch = wire.unpack(header(frames), SealedBatch)
         with self._lock:
             self._forget(batch.received)
         if not batch.messages:
@@ -174,7 +175,7 @@ class Session:
 
     def _take_reply(self, batch: SealedBatch, frames: Frames, last: int) -> None:
         """Give the room the answer to a call."""
-        _, worker, seq, answer = msgspec.msgpack.decode(batch.messages[0], type=tuple[str, Name, Id, msgspec.Raw])
+        _, worker, seq, answer = wire.unpack(batch.messages[0], tuple[str, Name, Id, msgspec.Raw])
         self.tenancy.take_reply(worker, [msgspec.msgpack.encode((seq, answer)), *frames[1:]])
         self.answer(wire.encode(Answered(last, Done())))
 
@@ -186,7 +187,7 @@ class Session:
         elif asked == b"get":
             self._get(batch, frames, last)
         else:
-            query = msgspec.msgpack.decode(batch.messages[-1], type=Search).query if asked == b"search" else ()
+            query = wire.unpack(batch.messages[-1], Search).query if asked == b"search" else ()
 
             def receive(answer: Frames) -> None:
                 self._answer_in_time(tenancy.let_out(asked, Shape(), answer, last, query))
@@ -195,7 +196,7 @@ class Session:
 
     def _get(self, batch: SealedBatch, frames: Frames, last: int) -> None:
         """As ``_to_room``, for a batch that ends in a Get: what is refused has not been taken."""
-        tenancy, message = self.tenancy, msgspec.msgpack.decode(batch.messages[-1], type=Get)
+        tenancy, message = self.tenancy, wire.unpack(batch.messages[-1], Get)
         is_client = self.caller == tenancy.client
         release = release_of.Get(message.id) if is_client else Move(message.id, self.caller, Movement.OPEN)
 
@@ -366,9 +367,8 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         except (EOFError, grpc.RpcError):
             stream.put(None)
             session.detach(stream, self._limits.grace_seconds, end)
-        except (SyftError, msgspec.DecodeError, RecursionError) as error:
-            told = error if isinstance(error, SyftError) else MalformedMessage(str(error), where=self._worker)
-            if session.finish(told, stream):
+        except SyftError as error:
+            if session.finish(error, stream):
                 end()
         else:
             if session.finish(None):
@@ -486,7 +486,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _deliver(self, message: Give, frames: Frames, value: msgspec.Raw, policies: frozenset[Policy]) -> Frames:
         """Hand a value, and the policies that go with it, to the gate of ``message.to``; return that gate's answer."""
-        frames = [msgspec.msgpack.encode((message.ticket, value, tuple(policies))), *frames[1:]]
+        frames = [msgspec.msgpack.encode(Delivery(message.ticket, value, tuple(policies))), *frames[1:]]
         self.counts.gave(_size(frames))
         place = message.to, message.address
         with self._lock:
@@ -509,16 +509,15 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Take a delivery of another node, if it bears a ticket of a client here."""
         sender = _caller(context)
-        delivery = tuple[str, msgspec.Raw, tuple[Policy, ...]]
         try:
             frames = read_record_into_files(PacketSource(packets))
-            ticket, value, policies = msgspec.msgpack.decode(header(frames), type=delivery)
+            delivery = wire.unpack(header(frames), Delivery)
         except (EOFError, grpc.RpcError):  # it was cut off, and the ticket is still good
             return
-        except (SyftError, msgspec.DecodeError, RecursionError) as broken:
+        except SyftError as broken:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
         with self._lock:
-            expected = self._tickets.pop(ticket, None)
+            expected = self._tickets.pop(delivery.ticket, None)
         if expected is None or expected.sender != sender:
             self._note_refusal(sender, "ticket", "no client expects this delivery")
             error = NotPermitted("nobody here expects this delivery", where=self._worker, mend="Move the object again.")
@@ -526,8 +525,8 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             return
         self.counts.took(0, _size(frames))
         tenancy = expected.tenancy
-        tenancy.enter(policies)  # they came with the value, and hold here as they do there
-        put = msgspec.msgpack.encode((1, True, 0, [("put", expected.id, value, (), "", None)]))
+        tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
+        put = msgspec.msgpack.encode((1, True, 0, [("put", expected.id, delivery.value, (), "", None)]))
         placed = _ask_encoded(tenancy.room, [put, *frames[1:]])
         yield from pack(tenancy.let_out(b"put", Shape(), placed, 1))
 
@@ -572,10 +571,9 @@ def _retire(id: int, take_as: int) -> msgspec.Raw:
 
 def _meta_of(value: msgspec.Raw, where: str) -> Meta:
     """Read the metadata of an encoded dense tensor. Raises Misuse: it is something else."""
-    encoded = msgspec.msgpack.decode(value)
     try:
-        return msgspec.msgpack.decode(encoded.data, type=tuple[int, Meta])[1]
-    except (AttributeError, msgspec.DecodeError) as error:
+        return wire.unpack(bytes(wire.unpack(value, msgspec.msgpack.Ext).data), tuple[int, Meta])[1]
+    except MalformedMessage as error:
         raise Misuse(
             "only a dense tensor can be asked for", where=where, mend="x.to_dense(); or ask where the tensor itself is."
         ) from error
@@ -583,10 +581,10 @@ def _meta_of(value: msgspec.Raw, where: str) -> Meta:
 
 def _numbered(frames: Frames, last: int) -> Frames:
     """Give an encoded answer another number."""
-    _, answer = msgspec.msgpack.decode(header(frames), type=tuple[int, msgspec.Raw])
+    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
     return [msgspec.msgpack.encode((last, answer)), *frames[1:]]
 
 
 def _tag(frames: Frames) -> bytes:
-    _, answer = msgspec.msgpack.decode(header(frames), type=tuple[int, msgspec.Raw])
+    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
     return peek_tag(answer)

@@ -17,7 +17,7 @@ from .. import limits
 
 Name = Annotated[str, msgspec.Meta(max_length=limits.MAX_NODE_NAME_LENGTH, pattern=rf"\A{limits.NODE_NAME}\Z")]
 User = Annotated[str, msgspec.Meta(max_length=limits.MAX_NODE_NAME_LENGTH, pattern=rf"\A(?:\*|{limits.NODE_NAME})\Z")]
-Users = tuple[User, ...]
+Users = Annotated[tuple[User, ...], msgspec.Meta(max_length=limits.MAX_USERS)]
 
 ANYONE: Final = "*"
 
@@ -42,7 +42,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Name
     use: Users = ()
     get: Users = ()
-    move: dict[Name, Movement] = {}
+    move: Annotated[dict[Name, Movement], msgspec.Meta(max_length=limits.MAX_USERS)] = {}
     shapes: Users = ()
 
     def __hash__(self) -> int:
@@ -56,6 +56,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def lets_use(self, user: str) -> bool:
         """Tell whether this data may enter a room of ``user``."""
         return _among(user, self.use)
+
+
+#: Of what comes from another node, or is already in a room.
+Policies = Annotated[tuple[Policy, ...], msgspec.Meta(max_length=limits.MAX_POLICIES)]
 
 
 class Get(msgspec.Struct, frozen=True, tag="get"):

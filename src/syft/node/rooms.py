@@ -15,7 +15,17 @@ from ..worker import failure_of
 from .bulk import ArrivingFrame
 from .desk import cpu_of
 from .engines import Engine, Order
-from .envelopes import Answered, Frames, SealedAnswered, SocketSource, header, read_head, read_record, send_record
+from .envelopes import (
+    Answered,
+    Frames,
+    SealedAnswered,
+    SocketSource,
+    header,
+    peek_tag,
+    read_head,
+    read_record,
+    send_record,
+)
 
 Receive = Callable[[Frames], None]
 
@@ -37,9 +47,9 @@ class Room:
         self._cpu_seconds = 0.0
         self._process = engine.open_room(order)
         self.pid, self.place = self._process.pid, self._process.place
-        threading.Thread(target=self._listen, name=f"room at {self.worker}", daemon=True).start()
         self._caller = threading.Thread(target=self._listen_to_calls, name=f"calls at {self.worker}", daemon=True)
-        self._caller.start()
+        self._caller.start()  # first, as the other waits for it when the room has ended, be that at once
+        threading.Thread(target=self._listen, name=f"room at {self.worker}", daemon=True).start()
 
     def send(self, frames: Frames, last: int, receive: Receive | None) -> None:
         """Pass on a batch, whose last message is numbered ``last``; ``receive`` gets the answer if one is asked for.
@@ -84,18 +94,20 @@ class Room:
                 self._process.kill()
 
     def _listen(self) -> None:
-        with suppress(EOFError, OSError, SyftError, msgspec.DecodeError, RecursionError):
-            source = SocketSource(self._process.batches)
-            while True:
-                self._take_answer(source)
-        self._kill()
-        self._end()
+        try:
+            with suppress(EOFError, OSError, SyftError):
+                source = SocketSource(self._process.batches)
+                while True:
+                    self._take_answer(source)
+        finally:  # whatever it was, nobody waits for a room that is not heard any more
+            self._kill()
+            self._end()
 
     def _take_answer(self, source: SocketSource) -> None:
         """Hand on an answer; what is large of it while it still comes in. Raises as its source does."""
         first, *lengths = read_head(source)
         head = source.read(first)
-        answered = msgspec.msgpack.decode(head, type=SealedAnswered)
+        answered = wire.unpack(head, SealedAnswered)
         with self._lock:
             if not self._awaited or self._awaited[0][0] != answered.seq:
                 raise MalformedMessage("the room answers what was not asked", where=self.worker)
@@ -117,10 +129,12 @@ class Room:
                 frame.lose()
 
     def _listen_to_calls(self) -> None:
-        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        with suppress(EOFError, OSError, SyftError, UnicodeDecodeError):
             source = SocketSource(self._process.calls)
             while True:
                 name, *frames = read_record(source)
+                if not frames:
+                    raise MalformedMessage("the room calls and says nothing", where=self.worker)
                 self._calling(bytes(name).decode(), frames)
         self._kill()
 
@@ -155,7 +169,8 @@ def failed(last: int, error: SyftError) -> Frames:
 
 
 def sealed_value(frames: Frames) -> msgspec.Raw | None:
-    """Pick the still encoded value out of an encoded Value; None if the answer is another."""
-    _, answer = msgspec.msgpack.decode(header(frames), type=tuple[int, msgspec.Raw])
-    tag, *fields = msgspec.msgpack.decode(answer, type=list[msgspec.Raw])
-    return fields[0] if msgspec.msgpack.decode(tag) == "value" else None
+    """Pick the still encoded value out of an encoded Value; None if the answer is another. Raises MalformedMessage."""
+    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
+    if peek_tag(answer) != b"value":
+        return None
+    return wire.unpack(answer, tuple[str, msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw])[1]

@@ -18,11 +18,12 @@ import grpc
 import msgspec
 from msgspec.structs import replace
 
-from .. import wire
+from .. import limits, wire
 from ..errors import (
     BY_CODE,
     AuditFailed,
     GetNotPermitted,
+    LimitExceeded,
     MalformedMessage,
     NotPermitted,
     SendNotPermitted,
@@ -30,7 +31,7 @@ from ..errors import (
     WorkerNotFound,
     WorkerShut,
 )
-from ..messages import Called, Done, Failure, Found, Introduce, Put, Ran
+from ..messages import Called, Done, Failure, Found, Introduce, Placed, Put, Ran
 from ..wire import Meta
 from .audit import Entry
 from .channel import Carrier
@@ -112,10 +113,14 @@ class Tenancy:
     # ---- what enters ----
 
     def enter(self, policies: Iterable[Policy]) -> None:
-        """Data of these policies is about to enter the room."""
+        """Data of these policies is about to enter the room. Raises LimitExceeded."""
         new = frozenset(policies) - self.entered
         if new:
             with self._lock:
+                if len(self.entered | new) > limits.MAX_POLICIES:
+                    raise LimitExceeded(
+                        f"the data in a room has {limits.MAX_POLICIES} policies at most", where=self._desk.owner
+                    )
                 self.entered |= new
             self._changed()
 
@@ -164,7 +169,7 @@ class Tenancy:
         """
         tag = b""
         try:
-            answer = msgspec.msgpack.decode(header(frames), type=SealedAnswered).answer
+            answer = wire.unpack(header(frames), SealedAnswered).answer
             tag = peek_tag(answer)
             if tag == b"failure":
                 return self._cut(frames, answer, last)
@@ -173,13 +178,18 @@ class Tenancy:
             if tag == b"done":
                 return wire.encode(Answered(last, Done()))
             if tag == b"found":
-                return wire.encode(Answered(last, self._found(msgspec.msgpack.decode(answer, type=Found), query)))
+                return wire.encode(Answered(last, self._found(wire.unpack(answer, Found), query)))
             if tag == b"value":
                 self._check_still(release)
-            elif self.entered and answer != _RAN_FOR_NOTHING:
-                self.permit(release)
+            elif self.entered:
+                if answer != _RAN_FOR_NOTHING:
+                    self.permit(release)
+                kind: type[Ran | Placed] = Ran if tag == b"ran" else Placed
+                return wire.encode(Answered(last, wire.unpack(answer, kind)))
             return frames
-        except (SyftError, msgspec.DecodeError) as error:
+        except MalformedMessage:
+            return self.refusal(MalformedMessage("the room's answer cannot be read", where=self._desk.owner), last)
+        except SyftError as error:
             if tag == b"placed" and isinstance(error, NotPermitted):
                 return wire.encode(Answered(last, Done()))
             return self.refusal(error, last)
@@ -192,13 +202,11 @@ class Tenancy:
             self.note(release, refused)
             raise self._denial(release, refused)
 
-    def refusal(self, error: Exception, last: int) -> Frames:
+    def refusal(self, error: SyftError, last: int) -> Frames:
         """Return the answer that a message failed for a reason of the gate's own."""
         if isinstance(error, AuditFailed):
             _log.error("%s", error)
             error = AuditFailed("this node cannot write down what leaves it, so nothing does", where=self._desk.owner)
-        if not isinstance(error, SyftError):
-            error = MalformedMessage("the room's answer cannot be read", where=self._desk.owner)
         return failed(last, error)
 
     def _found(self, found: Found, query: tuple[str, ...]) -> Found:
@@ -228,16 +236,16 @@ class Tenancy:
         """Where private data entered, let out the code of an error only: torch's texts show values."""
         if not self.entered:
             return frames
-        failure = msgspec.msgpack.decode(answer, type=Failure)
+        failure = wire.unpack(answer, Failure)
         if failure.code == WorkerShut.code:
             return failed(last, ending(self._desk.owner))
-        _log.warning("room %s of %s: %s: %.*r", self.name, self.client, failure.code, _MAX_LOGGED, failure.what)
         kind = BY_CODE.get(failure.code, SyftError)
+        _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, _MAX_LOGGED, failure.what)
         error = kind(
             f"the room reports: {kind.code}",
             where=self._desk.owner,
             mend="Private data is in your room, so only the owner's log has the details.",
-            asked_at=failure.asked_at,
+            asked_at=failure.asked_at if failure.asked_at <= last else 0,
         )
         return failed(last, error)
 
@@ -262,14 +270,14 @@ class Tenancy:
 
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
-        batch = msgspec.msgpack.decode(header(frames), type=SealedBatch)
-        line = self._lines.get(worker)
-        if line is None:
-            line = self._lines[worker] = _Line(self, worker)
+        batch = wire.unpack(header(frames), SealedBatch)
+        line = self._lines.get(worker) or _Line(self, worker)
         try:
+            peer = self._find(worker)
+            self._lines[worker] = line  # only now: a room can name any number of others
             batch.policies = tuple(self._permit_call(worker))
             if line.link is None:
-                line.link = self._open(worker, line)
+                line.link = self._open(peer, line)
         except SyftError as error:
             line.lose(error)
         line.send(batch, frames)
@@ -308,7 +316,7 @@ class Tenancy:
             )
         return frozenset() if is_clients else entered
 
-    def _open(self, worker: str, line: _Line) -> Carrier:
+    def _find(self, worker: str) -> Introduce:
         peer = self._peers.get(worker)
         if peer is None:
             raise WorkerNotFound(
@@ -316,8 +324,11 @@ class Tenancy:
                 where=self.room.worker,
                 mend="Connect to it, and send the pointer itself.",
             )
+        return peer
+
+    def _open(self, peer: Introduce, line: _Line) -> Carrier:
         if not peer.address:
-            return _CallsOfClient(worker, lambda frames: self._call_client(self.client, peer.token, frames))
+            return _CallsOfClient(peer.worker, lambda frames: self._call_client(self.client, peer.token, frames))
         return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, line.arrived, line.lose)
 
     def take_reply(self, worker: str, frames: Frames) -> None:
@@ -375,7 +386,7 @@ class _Line:
 
     def arrived(self, frames: Frames) -> None:
         """Pass on an answer, with whose data it brings. Raises MalformedMessage."""
-        answered = msgspec.msgpack.decode(header(frames), type=SealedAnswered)
+        answered = wire.unpack(header(frames), SealedAnswered)
         with self._lock:
             if not self._asked or self._asked.popleft() != answered.seq:
                 raise MalformedMessage("an answer to what was not asked", where=self._worker)
@@ -403,7 +414,7 @@ class _Line:
 
 def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
     """Mark an answer as made of data of these policies."""
-    answered = msgspec.msgpack.decode(header(frames), type=SealedAnswered)
+    answered = wire.unpack(header(frames), SealedAnswered)
     answered.policies = tuple(policies)
     return [msgspec.msgpack.encode(answered), *frames[1:]]
 
