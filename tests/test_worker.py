@@ -25,6 +25,7 @@ from syft.messages import (
     Lend,
     List,
     Placed,
+    Point,
     Put,
     Ran,
     Release,
@@ -35,8 +36,8 @@ from syft.messages import (
     Seed,
     Value,
 )
-from syft.wire import Meta, Ref
-from syft.worker import Worker, raise_failure
+from syft.wire import Meta, Ref, Reference
+from syft.worker import Worker, error_of
 
 pytestmark = pytest.mark.in_process
 
@@ -179,13 +180,13 @@ def test_failures_have_codes_and_change_nothing(worker: Worker, code: str, messa
     assert answer.what
     assert snapshot(worker) == before
     with pytest.raises(BY_CODE[code]) as caught:
-        raise_failure(answer)
+        raise error_of(answer)
     assert (caught.value.what, caught.value.where, caught.value.mend) == (answer.what, answer.where, answer.mend)
 
 
 def test_an_unknown_code_is_an_error_of_syft() -> None:
     with pytest.raises(SyftError, match="what"):
-        raise_failure(Failure("from the future", "what", "", ""))
+        raise error_of(Failure("from the future", "what", "", ""))
 
 
 ids = st.integers(0, 4) | st.sampled_from([10, 11])
@@ -202,6 +203,7 @@ requests = st.one_of(
     st.builds(Give, ids, st.just("nobody"), ids, st.none() | ids),
     st.builds(Lend, ids, st.just("nobody"), ids),
     st.builds(Fetch, ids),
+    st.builds(Point, ids, st.sampled_from([1, torch.ones(2), Reference("nobody", 1, Meta("float32", (), ()))])),
     st.builds(Retain, ids),
     st.builds(Describe, ids, st.just(("#t",)), st.just("")),
 )

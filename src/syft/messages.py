@@ -83,6 +83,13 @@ class Lend(Message):
     user: Name = ""
 
 
+class Point(Message):
+    """Put a pointer (``Reference``) in the place of ``id``, for all its owners. -> Placed"""
+
+    id: Id
+    value: Any
+
+
 class Fetch(Message):
     """Put in the place of the pointer ``id`` what it points to. -> Placed"""
 
@@ -248,6 +255,6 @@ class Reply(Message):
 
 
 Request = (
-    Run | Put | Get | Give | Lend | Fetch | Retire | Retain | Release | Describe | Search | List | Seed
+    Run | Put | Get | Give | Lend | Point | Fetch | Retire | Retain | Release | Describe | Search | List | Seed
     | Clear | Expect | Delegate | Introduce | Ask | Reply
 )  # fmt: skip

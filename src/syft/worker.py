@@ -37,6 +37,7 @@ from .messages import (
     Lend,
     List,
     Placed,
+    Point,
     Put,
     Ran,
     Release,
@@ -114,6 +115,7 @@ class Worker:
             Get: self._get,
             Give: self._give,
             Lend: self._lend,
+            Point: self._point,
             Fetch: self._fetch,
             Retire: self._retire,
             Retain: self._retain,
@@ -306,7 +308,14 @@ class Worker:
 
     def _lend(self, message: Lend) -> Placed:
         meta = self._put_at(message.to, message.id, message.as_id, message.user)
-        pointer = self._peer(message.to).adopt(Reference(message.to, message.as_id, meta), self.id)
+        return self._point(Point(message.id, Reference(message.to, message.as_id, meta)))
+
+    def _point(self, message: Point) -> Placed:
+        reference = message.value
+        if not isinstance(reference, Reference):
+            raise MalformedMessage("only a pointer can be put in an object's place", where=self.id)
+        self.store.find(message.id)
+        pointer = self._peer(reference.worker).adopt(reference, self.id)
         self.store.objects[message.id] = pointer
         return Placed(cast(Meta, pointer))
 

@@ -111,6 +111,15 @@ def test_virtual_workers_and_nodes_mix(bob, alice):
         (sy.send(torch.ones(2), carol).send(bob).index_select(0, wrong) + 1).item()
 
 
+def test_an_object_with_two_owners_is_sent_on_by_one_of_them(bob, alice):
+    x = sy.send(torch.arange(2.0), bob)
+    chain = x.send(alice)
+    x.remote_send(alice)
+    assert x.get().get().tolist() == [0, 1]
+    del x, chain
+    assert is_empty(bob, alice)
+
+
 def test_a_chain_keeps_nothing_of_what_it_was(bob, alice):
     p = sy.send(torch.ones(2, 3), bob).send(alice)
     p.t_()

@@ -22,7 +22,7 @@ import torch
 
 from .. import limits, wire
 from ..errors import Line, MalformedMessage, SyftError, WorkerShut
-from ..messages import Answer, Called, Describe, Done, Failure, Placed, Put, Ran, Release, Request, Run, Seed
+from ..messages import Answer, Called, Describe, Done, Failure, Placed, Point, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
@@ -31,7 +31,7 @@ from .envelopes import FOR_THE_GATE, Answered, Frames, SealedBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
-_UNASKED = (Put, Release, Describe, Seed)
+_UNASKED = (Put, Point, Release, Describe, Seed)
 
 
 #: Where a call was made: code and instruction, which a line can be found from; or the number of a message.
@@ -109,7 +109,7 @@ class Channel:
         if not isinstance(message, _UNASKED):
             return self._ask(message)
         self._post(message)
-        return Placed(_placed(message.value)) if isinstance(message, Put) else Done()
+        return Placed(_placed(message.value)) if isinstance(message, (Put, Point)) else Done()
 
     def release(self, id: int) -> None:
         if self._lost is None:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from .. import limits
 from ..errors import BadCertificate, WorkerShut
-from ..ids import new_id
 from ..messages import (
     Answer,
     Ask,
@@ -28,6 +27,7 @@ from ..messages import (
     Introduce,
     Lend,
     Placed,
+    Point,
     Put,
     Request,
     Retire,
@@ -57,7 +57,7 @@ class NodeWorker(BaseWorker):
             return self._give(message)
         if isinstance(message, Lend):
             return self._lend(message)
-        if isinstance(message, Put) and isinstance(message.value, Reference):
+        if isinstance(message, (Put, Point)) and isinstance(message.value, Reference):
             self._introduce(message.value)
         return self._channel.request(message)
 
@@ -77,9 +77,9 @@ class NodeWorker(BaseWorker):
 
     def _lend(self, message: Lend) -> Answer:
         """Give the object away, and put a pointer to where it is now in its place."""
-        placed = cast(Placed, self._give(Give(message.id, message.to, message.as_id, new_id(), message.user)))
+        placed = cast(Placed, self._give(Give(message.id, message.to, message.as_id, None, message.user)))
         there = Reference(message.to, message.as_id, Meta.of(cast(Any, placed.meta)))
-        return self._request(Put(message.id, there))
+        return self._request(Point(message.id, there))
 
     def _introduce(self, reference: Reference) -> None:
         """Tell this node where the worker of a reference is, and let it use your objects there."""

@@ -70,7 +70,7 @@ Stream = queue.SimpleQueue[Frames | SyftError | None]
 #: Messages that go to the room as they are.
 _FOR_THE_ROOM = frozenset({
     b"run", b"put", b"get", b"fetch", b"retain", b"release", b"retire", b"describe", b"search", b"list", b"seed",
-    b"clear",
+    b"point", b"clear",
 })  # fmt: skip
 
 

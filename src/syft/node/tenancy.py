@@ -51,7 +51,7 @@ _MAX_LOGGED = 500
 _ANSWERS = {
     b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done",
     b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"list": b"found",
-    b"seed": b"done", b"clear": b"done",
+    b"seed": b"done", b"point": b"placed", b"clear": b"done",
 }  # fmt: skip
 
 #: That an operator that gives nothing did not fail, as one that checks what another gave.
