@@ -16,7 +16,7 @@ import torch
 
 from . import limits
 from .errors import LimitExceeded, MalformedMessage, OperatorFailed, OperatorIndexFailed
-from .operators import BY_NAME, Operator
+from .operators import BY_NAME, Operator, allowed
 from .outline import growth, infer
 from .store import Store, bytes_of
 
@@ -225,6 +225,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 # value each time; what they read is small beside what the operator does.
 
 
+_REFLECTION = 2  # of the padding modes of grid_sampler
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -247,7 +248,10 @@ def _as_given_by(forward: str, name: str = "grad_output", output: int = 0) -> Ch
 
     def check(call: Call) -> None:
         operator = BY_NAME[forward]
-        args = [call.get(argument) for argument in operator.names]
+        args = [
+            call.get(argument.name, None if "Optional" in str(argument.type) else 0.0)
+            for argument in operator.schema.arguments
+        ]
         given = (infer(operator, args, {}) or ())[output : output + 1]
         if [tensor is not None and tensor.shape for tensor in given] != [call[name].shape]:
             raise _refuse(f"{name} is not of the shape that {forward} gives")
@@ -396,12 +400,17 @@ def _holds(value: Any, number: int) -> bool:
     return bool((value == number).any()) if isinstance(value, torch.Tensor) else value == number
 
 
-def _finite(name: str) -> Check:
-    def check(call: Call) -> None:
-        if not torch.isfinite(call[name]).all():
-            raise _refuse(f"{name} has numbers that are not finite")
+def _reflected(call: Call) -> None:
+    """Where places are reflected at the edges, each is somewhere."""
+    if call["padding_mode"] == _REFLECTION and not torch.isfinite(call["grid"]).all():
+        raise _refuse("the grid has numbers that are not finite")
 
-    return check
+
+def _scales(call: Call) -> None:
+    """Scales are none, or large enough to divide by."""
+    scales = (value for name, value in call.items() if name.startswith("scales"))
+    if not all(scale is None or limits.MIN_SCALE <= scale <= 1 / limits.MIN_SCALE for scale in scales):
+        raise _refuse("a scale is out of range")
 
 
 def _offsets(call: Call) -> None:
@@ -511,6 +520,17 @@ def _segments(call: Call) -> None:
             raise _refuse("the gradient does not fit")
 
 
+def _groups(call: Call) -> None:
+    """Channels are in groups of one size."""
+    n, channels, places, group = (call[name] for name in ("N", "C", "HxW", "group"))
+    shapes = {"weight": (channels,), "bias": (channels,), "mean": (n, group), "rstd": (n, group)}
+    if (
+        group < 1 or min(n, channels, places) < 0 or channels % group or call["input"].numel() != n * channels * places
+        or any(call.get(name) is not None and call[name].shape != shape for name, shape in shapes.items())
+    ):  # fmt: skip
+        raise _refuse("the groups do not fit")
+
+
 def _distances(call: Call) -> None:
     """Distances are one for each pair of rows."""
     n = call["self"].shape[0] if call["self"].dim() == 2 else -1
@@ -614,6 +634,13 @@ BY_SHAPE: dict[str, tuple[Check, ...]] = {
     ),
     "aten::multi_margin_loss_backward": (_of_a_loss,),
     "aten::multilabel_margin_loss_backward": (_of_a_loss, _alike("target", "is_target")),
+    "aten::native_group_norm": (_groups,),
+    "aten::native_group_norm_backward": (_groups, _alike("grad_out", "input")),
+    "aten::native_layer_norm_backward": (
+        _as_given_by("aten::native_layer_norm", "grad_out"),
+        _as_given_by("aten::native_layer_norm", "mean", 1),
+        _as_given_by("aten::native_layer_norm", "rstd", 2),
+    ),
     "aten::native_batch_norm": (_of_channels("input", *_STATISTICS),),
     "aten::native_batch_norm_backward": (
         _alike("grad_out", "input"),
@@ -657,6 +684,10 @@ BY_VALUE: dict[str, tuple[Check, ...]] = {
     "aten::embedding_dense_backward": (_within("indices", _number("num_weights")),),
     "aten::fractional_max_pool2d_backward": (_within("indices", _last("self", 2)),),
     "aten::fractional_max_pool3d_backward": (_within("indices", _last("self", 3)),),
+    "aten::grid_sampler_2d": (_reflected,),
+    "aten::grid_sampler_2d_backward": (_reflected,),
+    "aten::grid_sampler_3d": (_reflected,),
+    "aten::grid_sampler_3d_backward": (_reflected,),
     "aten::lu_unpack": (_pivots,),
     "aten::lu_unpack.out": (_pivots,),
     "aten::max_pool2d_with_indices_backward": (_within("indices", _last("self", 2)),),
@@ -674,6 +705,9 @@ BY_VALUE: dict[str, tuple[Check, ...]] = {
 }  # fmt: skip
 
 
+BY_VALUE |= {name: (_scales,) for name in allowed() if "upsample" in name}
+
+
 def _broadcast(call: Call) -> int:
     shape = torch.broadcast_shapes(call["self"].shape, call["mask"].shape)
     return int(math.prod(shape) * call["self"].itemsize)
@@ -687,5 +721,5 @@ BOUNDS: dict[str, Callable[[Call], int]] = {
     ),
     "aten::masked_select": _broadcast,
     "aten::nonzero": lambda call: 8 * call["self"].numel() * call["self"].dim(),
-    "aten::repeat_interleave.Tensor": lambda call: 8 * int(call["repeats"].sum()),
+    "aten::repeat_interleave.Tensor": lambda call: 8 * int(call["repeats"].double().sum()),
 }

@@ -20,6 +20,7 @@ MAX_TAGS: Final = 64                # tags of one object
 MAX_TAG_LENGTH: Final = 256         # characters of a tag
 MAX_DESCRIPTION_LENGTH: Final = 65536  # characters of a description
 MAX_RESULTS: Final = 65536          # results of one operator
+MIN_SCALE: Final = 1e-6             # by which an image is made smaller; its inverse, larger
 MAX_OUTLINES: Final = 65536         # kinds of operator calls whose results' metadata a caller remembers
 MAX_FATES: Final = 4096             # objects whose end a worker still remembers, for error messages
 

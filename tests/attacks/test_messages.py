@@ -20,7 +20,6 @@ from syft.messages import (
     Get,
     Give,
     Introduce,
-    Lend,
     Put,
     Release,
     Retain,
@@ -138,8 +137,6 @@ def test_what_one_has_oneself_is_taken_by_no_one_else(mallory: Attacker) -> None
     mallory.ask(Expect("guessed", "fort", new_id()))
     mallory.ask(Delegate("me"))
     mallory.ask(Introduce("elsewhere", "127.0.0.1:1", secrets.token_hex(16)))
-    with pytest.raises(SyftError):
-        mallory.ask(Lend(1, "elsewhere", new_id()))
     with pytest.raises(SyftError):
         mallory.ask(Give(1, "elsewhere", 5, None, "", "127.0.0.1:1", "guessed"))
     assert mallory.ask(Get(1)).value.tolist() == [1.0, 1.0]

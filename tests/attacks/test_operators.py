@@ -87,7 +87,7 @@ UNKNOWN = [
     )
 ] + [
     Attack(name, [], {}, "operator-not-allowed")
-    for name in ("os::system", "builtins::eval", "torch", "prims::add", "aten", "::", "load_library::x", "_c10d_functional::x")
+    for name in ("os::system", "builtins::eval", "torch", "prims::add", "aten", "::", "load_library::x")
 ]  # fmt: skip
 
 #: What torch itself does not check, by shape and by value.
@@ -128,6 +128,10 @@ UNCHECKED = [
             torch.ones(9, 9), image, [2, 2], [2, 2], [0, 0], False, True, None),
     refused("operator-failed", "_softmax_backward_data", torch.ones(0), ones, 1, torch.float32),
     refused("operator-failed", "native_batch_norm", ones, one, one, one, one, True, 0.1, 1e-5),
+    refused("operator-failed", "grid_sampler_2d_backward", image, image,
+            torch.full((1, 4, 4, 2), nan), 0, 2, False, [True] * 2),
+    refused("operator-failed", "upsample_nearest2d", image, [6, 6], 1e-310, 1e-310),
+    refused("operator-failed", "native_group_norm", ones, None, None, 3, 4, 1, 0, 1e-5),
     refused("operator-failed", "_pdist_backward", torch.ones(0), torch.ones(0, 1), 2.0, torch.ones(0)),
     refused("operator-index-failed", "lu_unpack", torch.ones(2, 2), torch.tensor([9, 9], dtype=torch.int32)),
 ]  # fmt: skip
@@ -152,6 +156,7 @@ TOO_LARGE = [
         ("nonzero_static", ones, {"size": HUGE}),
         ("bincount", far, {}),
         ("repeat_interleave.Tensor", far, {}),
+        ("repeat_interleave.Tensor", torch.tensor([-MIN - 1, -MIN - 1, 7]), {}),
         ("diag_embed", torch.ones(1 << 16), {}),
         ("add.out", torch.ones(1 << 14, 1), torch.ones(1, 1 << 14), {"out": torch.ones(0)}),
         ("tril_indices", 1 << 20, 1 << 20, {}),

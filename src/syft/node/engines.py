@@ -15,6 +15,7 @@ class Order(msgspec.Struct):
     memory: int
     cpu_seconds: int
     objects: int
+    bytes: int
 
 
 class Process(Protocol):

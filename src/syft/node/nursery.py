@@ -136,7 +136,7 @@ def live(
         walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
         torch.seed()
         with suppress(ConnectionError):
-            room.live(order.worker, order.objects, batches, calls)
+            room.live(order.worker, order.objects, batches, calls, order.bytes)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # to the owner's log
         raise

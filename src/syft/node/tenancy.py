@@ -91,7 +91,7 @@ class Tenancy:
         }
         self._outside = dict(self._offered)
         limits = desk.limits
-        order = Order(desk.owner, limits.room_memory, limits.room_cpu_seconds, limits.room_objects)
+        order = Order(desk.owner, limits.room_memory, limits.room_cpu_seconds, limits.room_objects, limits.room_bytes)
         self.room = Room(engine, order, self._call)
 
     @property
