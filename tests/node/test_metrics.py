@@ -27,7 +27,18 @@ from ..chaos.conftest import until
 
 pytestmark = pytest.mark.in_process
 
-CONFIG = '[[data]]\nname = "heart"\npath = "x.npz"\nuse = ["me"]\n'
+CONFIG = """
+[[data]]
+name = "heart"
+path = "x.npz"
+use = ["me"]
+
+[[data]]
+name = "free"
+path = "x.npz"
+use = ["me"]
+get = ["me"]
+"""
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -67,6 +78,8 @@ def test_metrics_tell_what_a_node_does(node, url, authority):
     for _ in range(200):
         x = x + 1
     assert x.get().sum() == 201_000
+    (free,) = other.search("#free")
+    assert free.sum().item() == 3
     (heart,) = bob.search("#heart")
     y = heart + 1
     for _ in range(3):
@@ -115,7 +128,7 @@ def test_no_name_is_in_them(node, url, authority):
     bob.shut()
     labels = set(re.findall(r'=(".*?")', text))
     assert labels <= {'"get"', '"move"', '"shape"', '"connect"', '"call"', '"ticket"', '"allowed"', '"denied"'}
-    assert not re.search(r"\b(me|heart|curious|meter)\b", text)
+    assert not re.search(r"\b(me|heart|free|curious|meter)\b", text)
 
 
 def test_a_reader_that_says_nothing_does_not_keep_the_others_out(node, url):
