@@ -29,6 +29,7 @@ from typing import Any
 _MESSAGE_BYTES = 1 << 16
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray takes; nothing of ours is ever in there
 _ATTEMPTS = 8
+_END_SECONDS = 5  # that an actor has to end
 _PR_SET_CHILD_SUBREAPER = 36
 _FOR_A_ROOM = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
 
@@ -120,23 +121,30 @@ def main(gate: socket.socket, nursery: str, needs: dict[str, Any]) -> None:
 def _serve(gate: socket.socket, ray: Any, nursery: str, needs: dict[str, Any]) -> None:
     keeper = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Keeper)
     actors: dict[int, Any] = {}
+    watches: dict[int, threading.Thread] = {}
 
     def watch(number: int, end: Any) -> None:
         ray.wait([end], fetch_local=False)  # and never ray.get, which unpickles
-        actors.pop(number, None)
+        actors.pop(number)
         with suppress(OSError):  # the gate has gone
             _tell(gate, "ended", number)
+        watches.pop(number)
 
     while command := gate.recv(_MESSAGE_BYTES):
         match json.loads(command):
             case "start", number, name, details:
                 actors[number] = keeper.options(name=name).remote()
                 end = actors[number].keep.remote(nursery, details)
-                threading.Thread(target=watch, args=(number, end), name=f"watch {number}", daemon=True).start()
+                watches[number] = threading.Thread(target=watch, args=(number, end), daemon=True)
+                watches[number].start()
             case "kill", number:
                 actor = actors.get(number)
                 if actor is not None:
                     ray.kill(actor)
+    for actor in list(actors.values()):
+        ray.kill(actor)
+    for watching in list(watches.values()):  # Ray ends a process with threads that use it once it is shut down
+        watching.join(_END_SECONDS)
 
 
 def _end_all() -> None:
