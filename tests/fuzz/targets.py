@@ -20,7 +20,7 @@ from syft import messages, wire
 from syft.errors import BY_CODE, LimitExceeded, MalformedMessage, SyftError, WorkerNotFound
 from syft.node import gate, release
 from syft.node.audit import Entry
-from syft.node.config import parse_address
+from syft.node.config import Limits, parse_address
 from syft.node.engines import Engine, Order
 from syft.node.envelopes import (
     Answered,
@@ -311,7 +311,7 @@ def _desk() -> Any:
     return SimpleNamespace(
         owner="bob",
         offers=[],
-        limits=SimpleNamespace(room_memory=1, room_cpu_seconds=1, room_objects=1),
+        limits=Limits(),
         audit=SimpleNamespace(note=lambda *_: None, append=lambda *_: None),
         requests=SimpleNamespace(approvals=lambda *_: (), withdraw=lambda *_: None),
     )
