@@ -406,6 +406,25 @@ def _reflected(call: Call) -> None:
         raise _refuse("the grid has numbers that are not finite")
 
 
+def _repeats(call: Call) -> None:
+    """Nothing is repeated less than never, and all together as often as is said."""
+    repeats, said = call["repeats"], call["output_size"]
+    if repeats.numel() and repeats.min() < 0:
+        raise _refuse("a number of repeats is negative")
+    if said is not None and repeats.double().sum() != said:
+        raise _refuse("the repeats do not add up to what is said")
+
+
+def _output_size(count: int) -> Check:
+    """A gradient has the size that a pooling was told to give."""
+
+    def check(call: Call) -> None:
+        if call["grad_output"].shape[-count:] != tuple(call["output_size"]):
+            raise _refuse("the gradient is not of the size of the output")
+
+    return check
+
+
 def _scales(call: Call) -> None:
     """Scales are none, or large enough to divide by."""
     scales = (value for name, value in call.items() if name.startswith("scales"))
@@ -423,6 +442,8 @@ def _offsets(call: Call) -> None:
         raise _refuse("there are no offsets")
     if flat.numel() and (flat[0] != 0 or flat[-1] > indices.numel() or (flat.diff() < 0).any()):
         raise OperatorIndexFailed("offsets do not begin at 0 and grow to the number of indices")
+    if call.get("include_last_offset") and indices.numel() and flat[-1] != indices.numel():
+        raise OperatorIndexFailed("the last offset is not the number of indices")
 
 
 def _bags(call: Call) -> None:
@@ -615,10 +636,12 @@ BY_SHAPE: dict[str, tuple[Check, ...]] = {
     "aten::fractional_max_pool2d": (_positive("kernel_size"),),
     "aten::fractional_max_pool3d": (_positive("kernel_size"),),
     "aten::fractional_max_pool2d_backward": (
+        _output_size(2),
         _alike("grad_output", "indices"),
         _beginning_alike("indices", "self", 2),
     ),
     "aten::fractional_max_pool3d_backward": (
+        _output_size(3),
         _alike("grad_output", "indices"),
         _beginning_alike("indices", "self", 3),
     ),
@@ -698,6 +721,7 @@ BY_VALUE: dict[str, tuple[Check, ...]] = {
     "aten::multilabel_margin_loss_backward": (_within("target", _size("self", -1), low=-1),),
     "aten::nll_loss_backward": (_within("target", _size("self", -1), but="ignore_index"),),
     "aten::nll_loss2d_backward": (_within("target", _size("self", 1), but="ignore_index"),),
+    "aten::repeat_interleave.Tensor": (_repeats,),
     "aten::split.Tensor": (_parts("split_size"),),
     "aten::unbind.int": (_parts(None),),
     "aten::unbind_copy.int": (_parts(None),),
