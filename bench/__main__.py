@@ -1,6 +1,6 @@
 """Print our figures as ratios to local torch, beside the physical floor and the peers'.
 
-    python -m bench            all rows
+    python -m bench            all rows but the longest
     python -m bench operator   the rows whose name holds the word
 
 Every row is measured against its own reference in the same run: the two are timed in turns, on one
@@ -21,13 +21,14 @@ from .rows import ROWS
 def main() -> None:
     torch.set_num_threads(1)
     wanted = sys.argv[1:]
-    columns = ("what", "ours", "asked", "floor", "peers (measured once, on a like machine)")
+    columns = ("what", "ours", "asked", "floor", "peers (torch RPC in this run, others once, on a like machine)")
     table = Table(*columns, title="syft")
     for row in ROWS:
-        if not wanted or any(word in row.name for word in wanted):
-            ours, floor = row.measure()
+        if any(word in row.name for word in wanted) or not (wanted or row.by_name):
+            ours, floor, peers = row.measure()
             held = "[green]" if row.holds(ours) else "[red]"
-            table.add_row(row.name, f"{held}{ours:.3g} {row.unit}", row.asked, floor, row.peers)
+            peers = "; ".join(filter(None, (peers, row.peers)))
+            table.add_row(row.name, f"{held}{ours:.3g} {row.unit}", row.asked, floor, peers)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 

@@ -36,20 +36,21 @@ def _serve(folder: str) -> None:
     credentials = grpc.ssl_server_credentials([(bundle.key, bundle.cert)], bundle.ca, require_client_auth=True)
     print(server.add_secure_port("127.0.0.1:0", credentials), flush=True)
     server.start()
-    server.wait_for_termination()
+    sys.stdin.read()  # until the process that started this one ends
 
 
-class Floor:
-    """A stream to such a server in a process of its own."""
+class Stream:
+    """A stream to such a server, over a connection of its own.
 
-    def __init__(self, authority: Path) -> None:
-        command = [sys.executable, "-m", __spec__.name, str(authority / "bob")]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        port = self._process.stdout.readline().strip()
+    Args:
+        authority: the folder of bundles; the caller's is ``me``.
+    """
+
+    def __init__(self, address: str, authority: Path) -> None:
         me = Bundle.load(authority / "me")
-        channel = grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(me.ca, me.key, me.cert))
+        self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(me.ca, me.key, me.cert))
         self._packets: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._answers: Iterator[bytes] = channel.stream_stream(ECHO)(iter(self._packets.get, None))
+        self._answers: Iterator[bytes] = self._channel.stream_stream(ECHO)(iter(self._packets.get, None))
 
     def round_trip(self) -> None:
         """Send a short packet and wait for it to come back."""
@@ -67,8 +68,22 @@ class Floor:
 
     def close(self) -> None:
         self._packets.put(None)
+        self._channel.close()
+
+
+class Floor(Stream):
+    """Such a server in a process of its own, at ``address``, and a stream to it."""
+
+    def __init__(self, authority: Path) -> None:
+        command = [sys.executable, "-m", __spec__.name, str(authority / "bob")]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.address = f"127.0.0.1:{self._process.stdout.readline().strip()}"
+        super().__init__(self.address, authority)
+
+    def close(self) -> None:
+        super().close()
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 if __name__ == "__main__":

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import nn
 
 import syft as sy
 
 from . import nodes
-from .timing import medians, ratio
+from .processes import resident
+from .timing import Figure, medians, ratio
+from .training import training
 
 sy.TorchHook(torch)
 
@@ -24,14 +23,15 @@ _BULK = 16 << 20  # float32 numbers in 64 MiB
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. ``measure`` gives it, and the floor of the same run in words."""
+    """What is measured, what is asked, and what peers reached once; ``by_name``: only if it is asked for."""
 
     name: str
     unit: str
     asked: str
     holds: Callable[[float], bool]
     peers: str
-    measure: Callable[[], tuple[float, str]]
+    measure: Callable[[], Figure]
+    by_name: bool = False
 
 
 class _Bare(torch.Tensor):
@@ -55,59 +55,31 @@ def _workers() -> tuple[sy.VirtualWorker, sy.VirtualWorker]:
     return sy.VirtualWorker(id="bob"), sy.VirtualWorker(id="alice")
 
 
-def operator() -> tuple[float, str]:
+def operator() -> Figure:
     bob, _ = _workers()
     x = torch.randn(4)
     p, bare = sy.send(x, bob), _Bare.wrapping(x)
     ours, local, floor = medians([lambda: p + p, lambda: x + x, lambda: bare + bare])
-    return ours / local, f"{floor / local:.2g} times (dispatch, operator and wrapper alone); {ours * 1e6:.1f} us"
+    return Figure(
+        ours / local, f"{floor / local:.2g} times (dispatch, operator and wrapper alone); {ours * 1e6:.1f} us"
+    )
 
 
-def _training() -> tuple[nn.Module, Callable[..., None], torch.Tensor, torch.Tensor]:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-
-    def step(data: torch.Tensor, target: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(data), target).backward()
-        optimizer.step()
-
-    return model, step, torch.randn(64, 784), torch.randint(10, (64,))
-
-
-def step_resident() -> tuple[float, str]:
+def step_resident() -> Figure:
     bob, _ = _workers()
-    _, local_step, data, target = _training()
-    model, step, _, _ = _training()
+    _, local_step, data, target = training()
+    model, step, _, _ = training()
     model.send(bob)
     data_p, target_p = data.send(bob), target.send(bob)
-    return ratio(lambda: step(data_p, target_p), lambda: local_step(data, target), rounds=31), "1 (the local step)"
+    return Figure(
+        ratio(lambda: step(data_p, target_p), lambda: local_step(data, target), rounds=31), "1 (the local step)"
+    )
 
 
-def step_at_a_node() -> tuple[float, str]:
-    _, local_step, data, target = _training()
-    model, step, _, _ = _training()
-    with nodes.nodes() as (bob, _, _):
-        model.send(bob)
-        data_p, target_p = data.send(bob), target.send(bob)
-
-        def steps() -> None:
-            for _ in range(10):
-                step(data_p, target_p)
-            next(model.parameters())[0, 0].item()
-
-        def local_steps() -> None:
-            for _ in range(10):
-                local_step(data, target)
-
-        return ratio(steps, local_steps, rounds=15), "1 (the local step)"
-
-
-def step_travelling() -> tuple[float, str]:
+def step_travelling() -> Figure:
     bob, _ = _workers()
-    _, local_step, data, target = _training()
-    model, step, _, _ = _training()
+    _, local_step, data, target = training()
+    model, step, _, _ = training()
     data_p, target_p = data.send(bob), target.send(bob)
 
     def travelling() -> None:
@@ -115,16 +87,18 @@ def step_travelling() -> tuple[float, str]:
         step(data_p, target_p)
         model.get()
 
-    return ratio(travelling, lambda: local_step(data, target), rounds=31), "1 (the local step)"
+    return Figure(ratio(travelling, lambda: local_step(data, target), rounds=31), "1 (the local step)")
 
 
-def send_and_get() -> tuple[float, str]:
+def send_and_get() -> Figure:
     bob, _ = _workers()
     x = torch.randn(_BULK)
-    return 100 / ratio(lambda: x.send(bob).get(), lambda: (x.clone(), x.clone()), rounds=9), "100 % (two clones)"
+    return Figure(
+        100 / ratio(lambda: x.send(bob).get(), lambda: (x.clone(), x.clone()), rounds=9), "100 % (two clones)"
+    )
 
 
-def move() -> tuple[float, str]:
+def move() -> Figure:
     bob, alice = _workers()
     x = torch.randn(_BULK)
     there = x.send(bob)
@@ -133,28 +107,28 @@ def move() -> tuple[float, str]:
         nonlocal there
         there = there.move(alice if there.location is bob else bob)
 
-    return 100 / ratio(back_or_forth, x.clone, rounds=9), "100 % (a clone)"
+    return Figure(100 / ratio(back_or_forth, x.clone, rounds=9), "100 % (a clone)")
 
 
-def send() -> tuple[float, str]:
+def send() -> Figure:
     bob, _ = _workers()
     x = torch.randn(_BULK)
-    return 100 / ratio(lambda: x.send(bob), x.clone, rounds=9), "100 % (a clone)"
+    return Figure(100 / ratio(lambda: x.send(bob), x.clone, rounds=9), "100 % (a clone)")
 
 
-def local_untouched() -> tuple[float, str]:
+def local_untouched() -> Figure:
     program = (
         "import timeit, torch; torch.set_num_threads(1); x = torch.randn(4)\n{}\n"
         "print(min(timeit.repeat('x + x', globals=globals(), number=20000, repeat=25)))"
     )
     plain, hooked = program.format(""), program.format("import syft; syft.TorchHook(torch)")
-    return _processes(hooked) / _processes(plain), "1 (torch alone)"
+    return Figure(_processes(hooked) / _processes(plain), "1 (torch alone)")
 
 
-def import_time() -> tuple[float, str]:
+def import_time() -> Figure:
     program = "import time; {}; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     ours = _processes(program.format("import torch", "syft"))
-    return 1e3 * ours, f"import torch {_processes(program.format('pass', 'torch')):.2f} s"
+    return Figure(1e3 * ours, f"import torch {_processes(program.format('pass', 'torch')):.2f} s")
 
 
 def _processes(program: str) -> float:
@@ -164,19 +138,16 @@ def _processes(program: str) -> float:
     return min(run() for _ in range(5))
 
 
-def memory() -> tuple[float, str]:
+def memory() -> Figure:
     bob, _ = _workers()
     p = sy.send(torch.randn(4), bob)
 
-    def rss() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
     for _ in range(10_000):
         p + p
-    before = rss()
+    before = resident("self")
     for _ in range(1_000_000):
         p + p
-    return (rss() - before) / 2**20, f"{bob.objects_count()} object in the store"
+    return Figure((resident("self") - before) / 2**20, f"{bob.objects_count()} object in the store")
 
 
 ROWS = [
@@ -192,13 +163,23 @@ ROWS = [
     Row("local x + x after the hook", "times", "unchanged", lambda r: r <= 1.05, "PySyft 1.7", local_untouched),
     Row("memory after 1,000,000 operators", "MiB more", "flat", lambda r: r < 2, "PySyft grows", memory),
     Row("node: operator, not fetched", "us", "15 us or less", lambda r: r <= 15,
-        "rgpu 166; torch RPC 175-318; Monarch 1,007", nodes.operator),
+        "rgpu 166; Monarch 1,007", nodes.operator),
     Row("node: get of one element", "times", "2 times a gRPC round trip or less", lambda r: r <= 2,
         "", nodes.get),
     Row("node: put of 64 MiB", "%", "80 % of gRPC's stream", lambda r: r >= 80, "", nodes.put),
     Row("node: get of 64 MiB", "%", "80 % of gRPC's stream", lambda r: r >= 80, "", nodes.fetch),
     Row("node: bob to alice, 64 MiB", "%", "80 % of gRPC's stream", lambda r: r >= 80, "", nodes.move),
     Row("node: SGD step, MLP 784-128-10, batch 64", "times", "3.5 times the local step or less", lambda r: r <= 3.5,
-        "torch RPC 13-20; rgpu 24; PySyft 40; Monarch 110", step_at_a_node),
+        "rgpu 24; PySyft 40; Monarch 110", nodes.step),
+    Row("node: 100 such steps, 50 ms delay in each direction", "%", "110 % of no delay, and a round trip",
+        lambda r: r <= 110, "", nodes.delay),
+    Row("node: steps of 20 clients training at once", "%", "all finish; 90 % of one client's", lambda r: r >= 90,
+        "", nodes.crowd),
+    Row("node: room start, with the first operator's answer", "ms", "well under a second", lambda r: r <= 500,
+        "", nodes.room_start),
+    Row("node: memory when idle, gate and nursery", "MB", "less than 350 MB", lambda r: r < 350,
+        "", nodes.idle_memory),
+    Row("node: memory after 1,000,000 operators", "MiB more", "flat on both sides", lambda r: r < 8,
+        "", nodes.flat_memory, by_name=True),
     Row("import syft, over import torch", "ms", "150 ms or less", lambda r: r <= 150, "", import_time),
 ]  # fmt: skip

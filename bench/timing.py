@@ -6,8 +6,17 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 Work = Callable[[], object]
+
+
+class Figure(NamedTuple):
+    """What a row shows: ours, and in words the floor and, where they can be had, the peers of the same run."""
+
+    ours: float
+    floor: str
+    peers: str = ""
 
 
 def ratio(ours: Work, reference: Work, *, rounds: int = 15, seconds: float = 0.02) -> float:
@@ -22,16 +31,17 @@ def medians(works: list[Work], *, rounds: int = 15, seconds: float = 0.02) -> li
     times: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
         for work, repeat, taken in zip(works, repeats, times, strict=True):
-            taken.append(_time(work, repeat))
+            taken.append(seconds_of(work, repeat))
     return [statistics.median(taken) for taken in times]
 
 
 def _once(work: Work) -> float:
     work()
-    return _time(work, 3)
+    return seconds_of(work, 3)
 
 
-def _time(work: Work, repeat: int) -> float:
+def seconds_of(work: Work, repeat: int = 1) -> float:
+    """Return the seconds of one call, of ``repeat`` on end."""
     collecting = gc.isenabled()
     gc.disable()
     start = time.perf_counter()
