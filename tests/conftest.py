@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 import torch
+from hypothesis import settings
 
 import syft as sy
 from syft import workers
@@ -22,6 +23,9 @@ from syft.transport import Encoded, InProcess
 from syft.workers import BaseWorker
 
 torch.set_num_threads(1)
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing of the code
+settings.load_profile("any machine")
 
 TRANSPORTS = {"in-process": InProcess, "encoded": Encoded}
 NODE = "node"

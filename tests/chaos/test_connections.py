@@ -14,7 +14,7 @@ from syft import limits
 from syft.errors import WorkerShut
 
 from .conftest import SHORT_GRACE, until
-from .proxy import at_random, one_in
+from .proxy import Proxy, at_random, one_in
 
 pytestmark = pytest.mark.in_process
 
@@ -223,3 +223,30 @@ def test_several_threads_of_one_caller(proxy, bob, report):
     assert len(sums) == 4
     for number, found in sums.items():
         report.ran(f"additions of thread {number}", found, 300)
+
+
+@pytest.mark.parametrize(
+    ("direction", "place", "chunk", "size"),
+    [("up", "before", 4, 1 << 18), ("up", "within", 4, 1 << 18), ("up", "after", 1, 4), ("down", "before", 1, 4)],
+    ids=["lost", "half of it lost", "all but its answer", "its answer lost"],
+)
+def test_a_delivery_that_is_cut_is_made_once(start, node, authority, direction, place, chunk, size):
+    receiver = start(f"receiver-{direction}-{place}")
+    bob, alice = (sy.connect(there.address, certs=authority / "me") for there in (node, receiver))
+    proxy = Proxy(receiver.address)
+    alice.address = proxy.address  # which is where bob is told that she is
+    sy.send(torch.zeros(1), bob).move(alice).get()
+    passed = 0
+
+    def fault(towards):
+        nonlocal passed
+        passed += towards == direction
+        return place if towards == direction and passed == chunk else None
+
+    x, proxy.fault = sy.send(torch.arange(size), bob), fault
+    assert torch.equal(x.move(alice).get(), torch.arange(size))
+    assert proxy.cuts == 1
+    assert bob.objects_count() == alice.objects_count() == 0
+    for worker in (bob, alice):
+        worker.shut()
+    proxy.close()

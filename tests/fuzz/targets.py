@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 import torch
 
-from syft import messages, wire
+from syft import limits, messages, wire
 from syft.errors import BY_CODE, LimitExceeded, MalformedMessage, SyftError, WorkerNotFound
 from syft.node import gate, release
 from syft.node.audit import Entry
@@ -161,7 +161,7 @@ def sealed(kind: type[SealedBatch] | type[SealedAnswered], opened: type[Batch] |
 def reading(data: bytes) -> None:
     """Wherever a stream is cut, the same comes out of it: the records, and the same end."""
     ends = [_read_all(data, cut, read_record) for cut in CUTS]
-    ends.append(_read_all(data, 4096, read_record_into_files))
+    ends.append(_read_all(data, 4096, lambda source: read_record_into_files(source, limits.MAX_RECORD_BYTES)))
     assert all(end == ends[0] for end in ends)
     records, end = ends[0]
     if end is EOFError:
@@ -399,7 +399,7 @@ SEEDS: dict[str, list[bytes]] = {
     "batch": _encoded(_BATCHES),
     "answered": _encoded(_ANSWERED),
     "opening": _encoded([Opening("session", 3, True)]),
-    "welcome": _encoded([Welcome("bob", 3, 60.0)]),
+    "welcome": _encoded([Welcome("bob", 3, 60.0, 1 << 30)]),
     "sealed batch": _sealed(_BATCHES, SealedBatch),
     "sealed answered": _sealed(_ANSWERED, SealedAnswered),
     "reading": [b"".join(_encoded(REQUESTS[:3])), *_encoded(REQUESTS)],

@@ -28,6 +28,8 @@ from syft.errors import (
 )
 from syft.node.audit import AuditLog, Wanted
 
+from ..chaos.conftest import until
+
 pytestmark = pytest.mark.in_process
 
 VALUES = np.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]], dtype=np.float32)
@@ -321,8 +323,9 @@ def test_a_worker_in_the_clients_process_is_told_what_the_client_may_get(owner, 
     with pytest.raises(NotPermitted):
         (there + hidden).get()
     assert len(carol._objects) == kept
-    log = AuditLog(owner.state / "audit.jsonl")
-    (call,) = log.read(Wanted(what="call", to="carol", allowed=False))
+    log, calls = AuditLog(owner.state / "audit.jsonl"), Wanted(what="call", to="carol", allowed=False)
+    until(lambda: list(log.read(calls)))
+    (call,) = log.read(calls)
     assert call.reason == "ward/heart: me may not get results"
 
 

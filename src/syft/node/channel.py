@@ -21,7 +21,7 @@ import msgspec
 import torch
 
 from .. import limits, wire
-from ..errors import Line, MalformedMessage, SyftError, WorkerShut
+from ..errors import LimitExceeded, Line, MalformedMessage, SyftError, WorkerShut
 from ..messages import Answer, Called, Describe, Done, Failure, Placed, Point, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
@@ -71,6 +71,7 @@ class Channel:
     """
 
     carrier: Carrier
+    most = limits.ROOM_BYTES  # bytes of tensors in one message
 
     def __init__(
         self,
@@ -185,7 +186,16 @@ class Channel:
         before = len(self._memories)
         self._pending.append(msgspec.Raw(wire.encode_part(message, self._memories)))
         memories = self._memories[before:]
-        weight = sum(map(len, memories)) // limits.WINDOW_MESSAGE_BYTES
+        size = sum(map(len, memories))
+        if size > self.most:
+            self._pending.pop()
+            del self._memories[before:]
+            raise LimitExceeded(
+                f"{size} bytes are more than this worker takes at one time, {self.most}",
+                where=self._where,
+                mend="Send parts, or ask its owner for a larger room_bytes.",
+            )
+        weight = size // limits.WINDOW_MESSAGE_BYTES
         if memories and not weight:
             self._memories[before:] = map(bytes, memories)
         self._weight += 1 + weight

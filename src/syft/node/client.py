@@ -159,6 +159,7 @@ def connect(address: str, certs: str | Path) -> NodeWorker:
     door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
     channel = Channel(name, wait=lambda answer: progress.wait(answer, link.traffic, name))
     channel.carrier = link = door.open(secrets.token_hex(16), channel)
+    channel.most = link.most
     atexit.register(channel.close)
     return NodeWorker(name, address, channel, door)
 

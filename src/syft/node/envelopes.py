@@ -15,7 +15,7 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from .. import limits
+from .. import limits, wire
 from ..errors import LimitExceeded, MalformedMessage
 from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Reply, Request
 from ..wire import Frame, Id, Name
@@ -45,12 +45,14 @@ class Opening(msgspec.Struct, array_like=True):
 class Welcome(msgspec.Struct, array_like=True):
     """The gate's first record: who it is, and how many messages of the session have arrived.
 
-    ``grace``: for how many seconds the session is kept when the connection drops.
+    ``grace``: for how many seconds the session is kept when the connection drops. ``most``: bytes of
+    tensors in one batch.
     """
 
     worker: Name
     accepted: Id
     grace: float
+    most: Id
 
 
 class Batch(msgspec.Struct, array_like=True):
@@ -95,9 +97,13 @@ class SealedAnswered(msgspec.Struct, array_like=True):
 
 
 class Delivery(msgspec.Struct, array_like=True):
-    """What one gate hands to another: a ticket, a value and the policies that go with it."""
+    """What one gate hands to another: a ticket, a value and the policies that go with it.
 
-    ticket: str
+    ``attempt`` names this delivery: cut off before its answer came, it is made again under the same name.
+    """
+
+    ticket: Name
+    attempt: Name
     value: msgspec.Raw
     policies: Policies
 
@@ -265,16 +271,40 @@ def read_record(source: Source) -> list[Frame]:
     return [source.read(length) for length in read_head(source)]
 
 
-def read_record_into_files(source: PacketSource) -> Frames:
-    """Read the next record, large frames into files of memory. Raises EOFError, LimitExceeded."""
+def read_record_into_files(source: PacketSource, most: int) -> Frames:
+    """Read the next record, memory into files. Raises EOFError; LimitExceeded: there are more than ``most`` bytes."""
     first, *lengths = read_head(source)
-    frames: list[Frame | FrameFile] = [source.read(first)]
+    return [source.read(first), *read_into_files(source, lengths, most)]
+
+
+def read_into_files(source: PacketSource, lengths: Sequence[int], most: int) -> Frames:
+    """Read the frames of a record that come after the first, large ones into files of memory. Raises as above."""
+    if sum(lengths) > most:
+        raise LimitExceeded(f"{sum(lengths)} bytes come at one time, and this node takes {most}", mend="Send parts.")
+    frames: list[Frame | FrameFile] = []
     files = limits.FILES_OF_A_RECORD
     for length in lengths:
         as_file = length > limits.PACKET_BYTES and files > 0
         files -= as_file
         frames.append(source.read_file(length) if as_file else source.read(length))
     return frames
+
+
+def size_of(frames: Frames) -> int:
+    """Return the bytes of a record."""
+    return sum(map(len, frames))
+
+
+def numbered(frames: Frames, last: int) -> Frames:
+    """Give an encoded answer another number."""
+    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
+    return [msgspec.msgpack.encode((last, answer)), *frames[1:]]
+
+
+def tag_of(frames: Frames) -> bytes:
+    """Return the tag of an encoded answer."""
+    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
+    return peek_tag(answer)
 
 
 def peek_tag(message: msgspec.Raw) -> bytes:

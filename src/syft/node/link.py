@@ -63,6 +63,7 @@ class Link:
 
     Attributes:
         traffic: what crosses.
+        most: bytes of tensors that the gate takes in one batch.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Link:
         except (grpc.RpcError, EOFError, SyftError):
             packets.put(None)
             raise
-        self._grace = welcome.grace
+        self._grace, self.most = welcome.grace, welcome.most
         with self._lock:
             before = len(self._unacknowledged)
             self._acknowledge(welcome.accepted)

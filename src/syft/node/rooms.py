@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 
 import msgspec
 
 from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
+from ..messages import Request
 from ..worker import failure_of
 from .bulk import ArrivingFrame
 from .desk import cpu_of
 from .engines import Engine, Order
 from .envelopes import (
     Answered,
+    Batch,
     Frames,
     SealedAnswered,
     SocketSource,
@@ -66,6 +69,16 @@ class Room:
                     send_record(self._process.batches, frames)
         if ended and receive is not None:
             receive(self._ending(last))
+
+    def ask(self, message: Request) -> Frames:
+        """Ask it something on the gate's own account; return the encoded answer."""
+        return self.ask_encoded(wire.encode(Batch(1, True, 0, [message])))
+
+    def ask_encoded(self, frames: Frames) -> Frames:
+        """As :meth:`ask`, with a batch of one message, the first."""
+        answer: Future[Frames] = Future()
+        self.send(frames, 1, answer.set_result)
+        return answer.result()
 
     def answer_call(self, worker: str, frames: Frames) -> None:
         """Pass on the answer of a worker elsewhere."""

@@ -1,0 +1,179 @@
+"""Objects that go from node to node, each under a ticket that its receiver was told of, and past the client."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import grpc
+import msgspec
+
+from .. import limits, wire
+from ..errors import LimitExceeded, NotPermitted, SyftError, WorkerNotFound
+from ..messages import Expect, Get, Give, Retire
+from .counts import Counts
+from .envelopes import (
+    Delivery,
+    Frames,
+    PacketSource,
+    numbered,
+    pack,
+    read_head,
+    read_into_files,
+    read_record,
+    size_of,
+    tag_of,
+)
+from .link import DELIVER
+from .release import Move, Movement, Shape
+from .rooms import sealed_value
+from .tenancy import Tenancy
+
+
+@dataclass
+class _Ticket:
+    """Where one delivery goes, and from whom it has to come; once it has come, by which name, and its answer."""
+
+    sender: str
+    tenancy: Tenancy
+    id: int
+    attempt: str = ""
+    answer: Future[Frames] = field(default_factory=Future)
+
+
+class Deliveries:
+    """Those of one gate, in both directions.
+
+    Args:
+        worker: whose gate it is.
+        most: bytes of one delivery here.
+        dial: connects to another node, by name and address.
+        refused: told whose delivery nobody expects.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        most: int,
+        dial: Callable[[str, str], grpc.Channel],
+        counts: Counts,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._worker, self._most, self._dial, self._counts, self._refused = worker, most, dial, counts, refused
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._tickets: dict[str, _Ticket] = {}
+        self._connections: dict[tuple[str, str], grpc.Channel] = {}  # a connection in use is not among them
+
+    # ---- away ----
+
+    def give(self, tenancy: Tenancy, message: Give, last: int) -> Frames:
+        """Take a copy out of the room, deliver it, and only then take the object itself off the listings.
+
+        Return the receiver's answer, or the room's, as that to the ``last``-th message. Raises SyftError.
+        """
+        release = Move(message.id, message.to, Movement.OPEN)
+        tenancy.permit(release)
+        taken = tenancy.let_out(b"get", release, tenancy.room.ask(Get(message.id, None, message.user)), last)
+        value = sealed_value(taken)
+        if value is None:
+            return numbered(taken, last)
+        delivery = Delivery(message.ticket, secrets.token_hex(16), value, tuple(tenancy.entered))
+        answer = self._deliver(message, [msgspec.msgpack.encode(delivery), *taken[1:]])
+        if message.take_as is not None and tag_of(answer) in (b"placed", b"done"):
+            tenancy.room.ask(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
+        return numbered(answer, last)
+
+    def _deliver(self, message: Give, frames: Frames) -> Frames:
+        """Hand a record to the gate of ``message.to``, again and again if it is cut off; return that gate's answer.
+
+        Raises WorkerNotFound.
+        """
+        self._counts.gave(size_of(frames))
+        place = message.to, message.address
+        for pause in (*limits.RECONNECT_PAUSES, None):
+            with self._lock:
+                connection = self._connections.pop(place, None)
+            connection = connection or self._dial(*place)
+            try:
+                answer = read_record(PacketSource(connection.stream_stream(DELIVER)(pack(frames))))
+                break
+            except (grpc.RpcError, EOFError) as error:
+                connection.close()
+                if pause is None or self._closed.wait(pause):
+                    raise WorkerNotFound(
+                        f"{self._worker} cannot reach {message.to} at {message.address}", where=self._worker
+                    ) from error
+        with self._lock:
+            if not self._closed.is_set() and len(self._connections) < limits.CONNECTIONS:
+                connection, self._connections[place] = self._connections.get(place), connection
+        if connection is not None:
+            connection.close()
+        return answer
+
+    # ---- here ----
+
+    def expect(self, tenancy: Tenancy, message: Expect) -> None:
+        """Take what comes with this ticket. Raises LimitExceeded."""
+        with self._lock:
+            known = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is tenancy}
+            if len(known) >= limits.TICKETS:
+                used = next((name for name, ticket in known.items() if ticket.answer.done()), None)
+                if used is None:
+                    raise LimitExceeded(
+                        f"you expect {limits.TICKETS} deliveries already",
+                        where=self._worker,
+                        mend="Move less at one time.",
+                    )
+                del self._tickets[used]
+            self._tickets[message.ticket] = _Ticket(message.sender, tenancy, message.id)
+
+    def forget(self, tenancy: Tenancy) -> None:
+        """Expect nothing more for a room that is gone."""
+        with self._lock:
+            self._tickets = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is not tenancy}
+
+    def receive(self, sender: str, source: PacketSource) -> Frames:
+        """Take a delivery of another node, if it bears a ticket of a client here; return the answer.
+
+        Raises EOFError, RpcError: it was cut off, and the ticket is still good; MalformedMessage: it cannot be
+        read; LimitExceeded, NotPermitted.
+        """
+        first, *lengths = read_head(source)
+        delivery = wire.unpack(source.read(first), Delivery)
+        ticket = self._ticket(sender, delivery)
+        if ticket.attempt:  # it came before, and its answer was cut off
+            return ticket.answer.result()
+        memories = read_into_files(source, lengths, self._most)
+        with self._lock:
+            is_first, ticket.attempt = not ticket.attempt, ticket.attempt or delivery.attempt
+        if not is_first:
+            return self._ticket(sender, delivery).answer.result()
+        self._counts.took(0, size_of(memories))
+        tenancy = ticket.tenancy
+        tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
+        put = msgspec.msgpack.encode((1, True, 0, [("put", ticket.id, delivery.value, (), "", None)]))
+        try:
+            ticket.answer.set_result(tenancy.let_out(b"put", Shape(), tenancy.room.ask_encoded([put, *memories]), 1))
+        except SyftError as error:
+            ticket.answer.set_exception(error)
+        return ticket.answer.result()
+
+    def _ticket(self, sender: str, delivery: Delivery) -> _Ticket:
+        """Return the ticket of a delivery. Raises NotPermitted: there is none, or it is another's, or used up."""
+        with self._lock:
+            ticket = self._tickets.get(delivery.ticket)
+        if ticket is None or ticket.sender != sender or ticket.attempt not in ("", delivery.attempt):
+            self._refused(sender)
+            raise NotPermitted("nobody here expects this delivery", where=self._worker, mend="Move the object again.")
+        return ticket
+
+    def close(self) -> None:
+        """Hang up."""
+        with self._lock:
+            self._closed.set()
+        for connection in self._connections.values():
+            connection.close()

@@ -1,0 +1,223 @@
+"""A session: one client program's, or a delegate's, a worker elsewhere that runs a chain's operators for the client.
+
+Its batches go on to the room, the room's answers come back, and both are kept until the other side
+has them, so that a connection may drop in between and nothing is lost or run twice.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from .. import limits, wire
+from ..errors import MalformedMessage, SyftError, WorkerShut
+from ..messages import Done, Get, Retire, Search
+from ..wire import Id, Name
+from . import release as release_of
+from .counts import Counts
+from .envelopes import FOR_THE_GATE, Answered, Batch, Frames, SealedBatch, header, peek_tag, size_of
+from .release import Move, Movement, Shape
+from .tenancy import Tenancy, with_policies
+
+#: What a connection sends: records, until None, or the error that ends the session.
+Stream = queue.SimpleQueue[Frames | SyftError | None]
+
+#: Messages that go to the room as they are.
+_FOR_THE_ROOM = frozenset({
+    b"run", b"put", b"get", b"fetch", b"retain", b"release", b"retire", b"describe", b"search", b"list", b"seed",
+    b"point", b"clear",
+})  # fmt: skip
+
+
+class Gate(Protocol):
+    """What a session asks of its gate."""
+
+    counts: Counts
+
+    def answer(self, session: Session, last: int, message: Any) -> None:
+        """Answer the ``last``-th message of the session, which is not for the room."""
+
+    def approved(self, request: str, last: int) -> Frames:
+        """Return, as the answer to the ``last``-th message, a value that the owner let out by hand."""
+
+
+class Session:
+    """The batches of one caller into a room, and the answers that have not yet arrived."""
+
+    def __init__(self, caller: str, tenancy: Tenancy, gate: Gate) -> None:
+        self.caller, self.tenancy = caller, tenancy
+        self._gate = gate
+        self._turn = threading.Lock()  # one batch after another, whichever connection it comes by
+        self._lock = threading.Lock()
+        self._read = threading.Condition(self._lock)
+        self.accepted = 0
+        self._answers: deque[Frames] = deque()
+        self._forgotten = 0  # answers that the caller has received, and that are no longer kept
+        self._unread = 0  # bytes of answers that wait for the connection
+        self._stream: Stream = queue.SimpleQueue()
+        self._grace: threading.Timer | None = None
+        self._ending: SyftError | None = None
+
+    def attach(self, received: int) -> Stream:
+        """Take over for a new connection, whose caller has ``received`` answers; give its stream of records.
+
+        Raises SyftError: the session has ended.
+        """
+        with self._lock:
+            if self._ending is not None:
+                raise self._ending
+            if self._grace is not None:
+                self._grace.cancel()
+            self._stream.put(None)  # the old connection's, if one is left
+            self._stream = queue.SimpleQueue()
+            self._forget(received)
+            self._unread = sum(map(size_of, self._answers))
+            for frames in self._answers:
+                self._stream.put(frames)
+            return self._stream
+
+    def detach(self, stream: Stream, seconds: float, end: Callable[[], None]) -> None:
+        """The connection of ``stream`` is gone: call ``end`` after the grace period, unless the caller comes back."""
+
+        def expire() -> None:
+            if self.finish(away(self.tenancy.room.worker), stream):
+                end()
+
+        with self._lock:
+            if stream is self._stream and self._ending is None:
+                self._grace = threading.Timer(seconds, expire)
+                self._grace.daemon = True
+                self._grace.start()
+
+    def finish(self, ending: SyftError | None, stream: Stream | None = None) -> bool:
+        """End the session, if ``stream`` is still its stream; tell whether this did it. The caller hears ``ending``."""
+        with self._lock:
+            if self._ending is not None or (stream is not None and stream is not self._stream):
+                return False
+            self._ending = ending or away(self.tenancy.room.worker)
+            if self._grace is not None:
+                self._grace.cancel()
+            self._stream.put(ending)
+            self._read.notify_all()
+            return True
+
+    def accept(self, frames: Frames) -> bool:
+        """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
+        batch = wire.unpack(header(frames), SealedBatch)
+        with self._lock:
+            self._forget(batch.received)
+        if not batch.messages:
+            return not batch.asks
+        last = batch.first + len(batch.messages) - 1
+        with self._turn:
+            if last > self.accepted:
+                if self.accepted and batch.first != self.accepted + 1:
+                    raise MalformedMessage("a batch is missing", where=self.tenancy.room.worker)
+                self.accepted = last
+                self._gate.counts.took(len(batch.messages), size_of(frames))
+                self._pass_on(batch, frames, last)
+        return True
+
+    def _pass_on(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+        self.tenancy.enter(batch.policies)
+        self.tenancy.bring_in(header(frames))
+        tags = [peek_tag(message) for message in batch.messages]
+        if _FOR_THE_ROOM.issuperset(tags):
+            self._to_room(batch, frames, last, tags[-1])
+        elif tags == [b"reply"]:
+            self._take_reply(batch, frames, last)
+        else:
+            message = wire.decode([header(frames)], Batch).messages[-1]
+            if len(batch.messages) > 1 or not batch.asks or not isinstance(message, FOR_THE_GATE):
+                raise MalformedMessage("a node does not take such a message", where=self.tenancy.room.worker)
+            self._gate.answer(self, last, message)
+
+    def _take_reply(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+        """Give the room the answer to a call."""
+        _, worker, seq, answer = wire.unpack(batch.messages[0], tuple[str, Name, Id, msgspec.Raw])
+        self.tenancy.take_reply(worker, [msgspec.msgpack.encode((seq, answer)), *frames[1:]])
+        self.answer(wire.encode(Answered(last, Done())))
+
+    def _to_room(self, batch: SealedBatch, frames: Frames, last: int, asked: bytes) -> None:
+        """Give a batch to the room, and of its answer to the caller what may leave."""
+        tenancy = self.tenancy
+        if not batch.asks:
+            tenancy.room.send(frames, last, None)
+        elif asked == b"get":
+            self._get(batch, frames, last)
+        else:
+            query = wire.unpack(batch.messages[-1], Search).query if asked == b"search" else ()
+
+            def receive(answer: Frames) -> None:
+                self._answer_in_time(tenancy.let_out(asked, Shape(), answer, last, query))
+
+            tenancy.room.send(frames, last, receive)
+
+    def _get(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+        """As ``_to_room``, for a batch that ends in a Get: what is refused has not been taken."""
+        tenancy, message = self.tenancy, wire.unpack(batch.messages[-1], Get)
+        is_client = self.caller == tenancy.client
+        release = release_of.Get(message.id) if is_client else Move(message.id, self.caller, Movement.OPEN)
+
+        def receive(answer: Frames) -> None:
+            answer = tenancy.let_out(b"get", release, answer, last)
+            self._answer_in_time(answer if is_client else with_policies(answer, tenancy.entered))
+
+        instead: list[msgspec.Raw] = []
+        try:
+            decision = tenancy.permit(release)
+            if not decision.request:
+                tenancy.room.send(frames, last, receive)
+                return
+            answer = self._gate.approved(decision.request, last)
+            if message.take_as is not None:
+                instead.append(_retire(message.id, message.take_as))
+        except SyftError as error:
+            answer = tenancy.refusal(error, last)
+        batch.messages[-1:] = instead
+        batch.asks = False
+        tenancy.room.send([msgspec.msgpack.encode(batch), *frames[1:]], last, None)
+        self.answer(answer)
+
+    def answer(self, frames: Frames) -> None:
+        """Send an answer, and keep it until the caller has it."""
+        with self._lock:
+            self._answers.append(frames)
+            self._unread += size_of(frames)
+            self._stream.put(frames)
+
+    def read(self, stream: Stream, frames: Frames) -> None:
+        """The connection of ``stream`` has taken an answer."""
+        with self._lock:
+            if stream is self._stream:
+                self._unread -= size_of(frames)
+                self._read.notify_all()
+
+    def _answer_in_time(self, frames: Frames) -> None:
+        """As :meth:`answer`; the room waits for a caller who reads slower than it answers."""
+        with self._lock:
+            self._read.wait_for(lambda: self._unread <= limits.UNREAD_BYTES or self._ending is not None)
+        self.answer(frames)
+
+    def _forget(self, received: int) -> None:
+        while self._forgotten < received and self._answers:
+            self._answers.popleft()
+            self._forgotten += 1
+
+
+def away(worker: str) -> WorkerShut:
+    """Return what somebody is told whose session is not there."""
+    return WorkerShut(
+        "your room here has ended: you left, or were away for longer than it is kept, or the node was started anew",
+        where=worker,
+        mend="Connect again, and send the data again.",
+    )
+
+
+def _retire(id: int, take_as: int) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(Retire((id,), (take_as,), "it was taken home by a get")))
