@@ -87,7 +87,7 @@ REFUSED = {
     "make a queue": "check(libc.msgget(0, 0o1600))",
     # the kernel
     "make a namespace": "check(libc.unshare(0x10000000))",  # CLONE_NEWUSER
-    "mount": "check(libc.mount(b'none', folder.encode(), b'tmpfs', 0, None)); libc.umount2(folder.encode(), 2)",
+    "mount": "(check(libc.mount(b'none', folder.encode(), b'tmpfs', 0, None)), libc.umount2(folder.encode(), 2))",
     "change the root": "os.chroot(folder)",
     "change the personality": "check(libc.personality(0xFFFFFFFF))",
     "io_uring": "check(libc.syscall(425, 1, ctypes.create_string_buffer(120)))",
