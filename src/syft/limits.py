@@ -33,6 +33,7 @@ MAX_CLOCK_SKEW_MINUTES: Final = 60  # how far behind the clock of who reads a ne
 
 # what a node's config may change
 CLIENTS: Final = 64                 # clients of a node at one time
+ROOMS_OF_A_CLIENT: Final = 16       # of one client at one time
 ROOM_OBJECTS: Final = 100_000       # objects of one room
 ROOM_BYTES: Final = 4 << 30         # their memory together
 ROOM_MEMORY: Final = 8 << 30        # address space of a room's process
@@ -68,7 +69,8 @@ TICKETS: Final = 1024               # deliveries that one client's room expects 
 DELEGATES: Final = 64               # workers elsewhere that may act for one client
 CONNECTIONS: Final = 64             # to other nodes that a gate keeps, for the next delivery
 BATCH_MESSAGES: Final = 64          # messages that are sent as one, unless something waits for them
-BATCH_SECONDS: Final = 0.002        # how long a message waits for others to go with it
+BATCH_SECONDS: Final = 0.002        # how long a message waits for others to go with it ...
+BATCH_MOMENTS: Final = 10           # ... so many times at most, while others come
 WINDOW_MESSAGES: Final = 4096       # messages that a caller may be ahead of the node's answer, twice
 WINDOW_MESSAGE_BYTES: Final = 16 << 10  # of a larger message; it counts as several
 PROGRESS_AFTER_SECONDS: Final = 1.0  # of waiting for a node, after which a caller is shown what crosses

@@ -67,7 +67,7 @@ class Node(LocalNode):
 
     def __init__(self, authority: Path, name: str, grace: int, data: str = "") -> None:
         config = authority / f"{name}.toml"
-        config.write_text(f"{data}\n[limits]\ngrace_seconds = {grace}\n")
+        config.write_text(f"{data}\n[limits]\ngrace_seconds = {grace}\nrooms_of_a_client = 64\n")
         super().__init__(authority, name, config, ["--metrics", "127.0.0.1:0"])
         self._metrics = re.search(r"metrics at (\S+)", self.said)[1]
 

@@ -217,10 +217,17 @@ class Channel:
         self.carrier.send(self._sent, frames)
 
     def _flush_in_time(self) -> None:
+        """Send what has gathered a moment after the last message, and some moments after the first at the latest."""
         while self._lost is None:
             self._gathering.wait()
             self._gathering.clear()
-            time.sleep(limits.BATCH_SECONDS)
+            before = -1
+            for _ in range(limits.BATCH_MOMENTS):
+                time.sleep(limits.BATCH_SECONDS)
+                gathered = self._sent + len(self._pending)
+                if gathered == before:
+                    break
+                before = gathered
             with self._lock:
                 if self._lost is None:
                     self._flush()

@@ -85,6 +85,7 @@ class Cluster:
                 env={name: value for name, value in os.environ.items() if name in _FOR_RAY or name.startswith("RAY_")},
                 start_new_session=True,  # Ctrl-C is the gate's to handle
             )
+        self.end = os.pidfd_open(self._driver.pid)
 
     def ready(self) -> None:
         """Wait until rooms can be opened, and start the spare ones. Raises BadConfig."""
@@ -129,6 +130,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             _log.warning("Ray takes its time to end; it goes on without this node")
         self._control.close()
+        os.close(self.end)
 
     def _start(self) -> _Room:
         """Have a room started; the lock is held."""

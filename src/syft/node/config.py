@@ -80,6 +80,7 @@ class Limits(_Table, frozen=True):
     """``[limits]``: the bounds of :mod:`syft.limits` that an owner may change, by the same names."""
 
     clients: Count = limits.CLIENTS
+    rooms_of_a_client: Count = limits.ROOMS_OF_A_CLIENT
     room_objects: Count = limits.ROOM_OBJECTS
     room_bytes: Count = limits.ROOM_BYTES
     room_memory: Count = limits.ROOM_MEMORY

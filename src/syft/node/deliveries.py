@@ -136,8 +136,10 @@ class Deliveries:
         with self._lock:
             self._tickets = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is not tenancy}
 
-    def receive(self, sender: str, source: PacketSource) -> Frames:
+    def receive(self, sender: str, source: PacketSource, begun: Callable[[], None]) -> Frames:
         """Take a delivery of another node, if it bears a ticket of a client here; return the answer.
+
+        ``begun`` is called when it has shown its ticket.
 
         Raises EOFError, RpcError: it was cut off, and the ticket is still good; MalformedMessage: it cannot be
         read; LimitExceeded, NotPermitted.
@@ -145,6 +147,7 @@ class Deliveries:
         first, *lengths = read_head(source)
         delivery = wire.unpack(source.read(first), Delivery)
         ticket = self._ticket(sender, delivery)
+        begun()
         if ticket.attempt:  # it came before, and its answer was cut off
             return ticket.answer.result()
         memories = read_into_files(source, lengths, self._most)

@@ -54,6 +54,8 @@ class Process(Protocol):
 class Engine(Protocol):
     """Opens rooms."""
 
+    end: int  #: a descriptor that can be read when no more rooms can be opened
+
     def ready(self) -> None:
         """Wait until rooms can be opened. Raises BadConfig: they cannot."""
 

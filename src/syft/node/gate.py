@@ -98,8 +98,10 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _serve(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         caller = _caller(context)
         source = PacketSource(packets)
+        patience = _patience(context)
         try:
             opening = wire.decode(read_record(source), Opening)
+            patience.cancel()
             session = self._session(caller, opening)
             stream = session.attach(opening.received)
         except (EOFError, grpc.RpcError):
@@ -145,6 +147,13 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             self._note_refusal(client, "connect", "there are too many clients")
             raise LimitExceeded(
                 f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
+            )
+        if sum(tenancy.client == client for tenancy in self._tenancies) >= self._limits.rooms_of_a_client:
+            self._note_refusal(client, "connect", "it has too many rooms")
+            raise LimitExceeded(
+                f"you have {self._limits.rooms_of_a_client} rooms here already",
+                where=self._worker,
+                mend="Leave those that you do not use: worker.shut().",
             )
         tenancy = Tenancy(client, self._engine, self._desk, self._dial, self._call_client, self._show)
         self._tenancies.append(tenancy)
@@ -232,13 +241,13 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             return
         try:
             answer = self._answered_at_once(session.tenancy, message)
-        except LimitExceeded as error:
+        except SyftError as error:
             session.answer(session.tenancy.refusal(error, last))
         else:
             session.answer(wire.encode(Answered(last, answer)))
 
     def _answered_at_once(self, tenancy: Tenancy, message: Expect | Delegate | Introduce) -> Done | Delegated:
-        """Raises LimitExceeded."""
+        """Raises LimitExceeded, Misuse."""
         if isinstance(message, Expect):
             self._deliveries.expect(tenancy, message)
         elif isinstance(message, Introduce):
@@ -292,7 +301,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Take a delivery of another node."""
         try:
-            answer = self._deliveries.receive(_caller(context), PacketSource(packets))
+            answer = self._deliveries.receive(_caller(context), PacketSource(packets), _patience(context).cancel)
         except (EOFError, grpc.RpcError):
             return
         except MalformedMessage as broken:
@@ -308,6 +317,14 @@ def _status(error: SyftError) -> grpc.StatusCode:
     if isinstance(error, WorkerShut):
         return grpc.StatusCode.NOT_FOUND
     return grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, LimitExceeded) else grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _patience(context: grpc.ServicerContext) -> threading.Timer:
+    """End a call unless it is cancelled in time: a call that says nothing holds a thread."""
+    timer = threading.Timer(limits.CONNECT_SECONDS, context.cancel)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _caller(context: grpc.ServicerContext) -> str:

@@ -62,6 +62,7 @@ class Nursery:
             self._orders.close()
             _run(theirs)
         theirs.close()
+        self.end = os.pidfd_open(self._pid)
 
     def ready(self) -> None:
         """Nothing: orders wait for it."""
@@ -86,6 +87,7 @@ class Nursery:
     def close(self) -> None:
         """Let the nursery end, and with it every room."""
         self._orders.close()
+        os.close(self.end)
         os.waitpid(self._pid, 0)
 
 

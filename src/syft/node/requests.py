@@ -180,14 +180,15 @@ class Requests:
             self._gone.clear()
 
     def sweep(self) -> None:
-        """Delete the values that belong to no request: of those ended, or where a kill came before the line.
+        """End all requests of a node that was killed, whose rooms are gone, and delete every value that is left.
 
         For the node, once, before it serves: what it deletes may be a request in the making.
         """
-        kept = {self._value(standing.request.id) for standing in self.all() if standing.state in _NEXT}
+        for standing in self.all():
+            if standing.state in _NEXT:
+                self._answer(standing.request.id, State.WITHDRAWN, "the node was started anew")
         for path in self._folder.glob("*.value"):
-            if path not in kept:
-                self._forget(path)
+            self._forget(path)
 
     # ---- the owner's side ----
 

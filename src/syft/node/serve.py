@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from ..errors import BadConfig
+from ..errors import BadConfig, NodeError
 from .certs import Bundle
 from .config import Address, Config
 from .engines import Engine
@@ -117,11 +117,13 @@ def _serve(
     address = f"{listen.rpartition(':')[0]}:{port}"
     desk.opened(address)
     tell(f"ready at {address}")
-    select.select([stopped.fileno(), *ends], [], [])
+    ended, _, _ = select.select([stopped.fileno(), engine.end, *ends], [], [])
     health.enter_graceful_shutdown()
     gate.close()
     server.stop(limits.GOODBYE_SECONDS).wait()
     desk.close()
+    if engine.end in ended:
+        raise NodeError("what rooms are started by has ended", where=config.owner, mend="Start the node again.")
 
 
 def _on_signal() -> socket.socket:

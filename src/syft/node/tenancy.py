@@ -25,6 +25,7 @@ from ..errors import (
     GetNotPermitted,
     LimitExceeded,
     MalformedMessage,
+    Misuse,
     NotPermitted,
     SendNotPermitted,
     SyftError,
@@ -265,8 +266,18 @@ class Tenancy:
     # ---- calls to workers elsewhere ----
 
     def introduce(self, message: Introduce) -> None:
-        """Remember how to reach a worker elsewhere for this room."""
-        self._peers[message.worker] = message
+        """Remember how to reach a worker elsewhere for this room.
+
+        Said once, it stands: what goes there is judged by it. Raises Misuse, LimitExceeded.
+        """
+        where = self._desk.owner
+        with self._lock:
+            if message.worker not in self._peers and len(self._peers) >= limits.DELEGATES:
+                raise LimitExceeded(f"a room reaches {limits.DELEGATES} workers elsewhere", where=where)
+            if self._peers.setdefault(message.worker, message) != message:
+                raise Misuse(
+                    f"this node has been told where {message.worker!r} is", where=where, mend="Connect to it anew."
+                )
 
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
