@@ -17,6 +17,7 @@ from syft.messages import (
     Give,
     Lend,
     List,
+    Placed,
     Put,
     Release,
     Retain,
@@ -46,6 +47,9 @@ class Replies:
 
     def lose(self, error):
         self.lost = error
+
+    def close(self):
+        pass
 
 
 @pytest.fixture
@@ -122,6 +126,9 @@ def test_what_a_node_lets_go_of_it_may_not_use_again(carol):
 
 def test_only_virtual_workers_are_called(carol):
     callbacks, replies = Callbacks("bob"), Replies()
-    callbacks.called("nobody", wire.encode(Batch(1, True, 0, [Search(())])))
+    for worker in ("nobody", "carol"):
+        callbacks.called(worker, wire.encode(Batch(1, True, 0, [Put(7, torch.zeros(2))])))
+    callbacks.close()
     callbacks._serve(replies)
-    assert replies.answers == [] and replies.lost.code == "worker-not-found"
+    assert [answer.code for answer in replies.answers[:1]] == ["worker-not-found"] and replies.lost is None
+    assert isinstance(replies.answers[1], Placed)

@@ -19,8 +19,11 @@ class FrameFile:
     """A frame in a file of memory, which a process of this machine can be given whole."""
 
     def __init__(self, length: int) -> None:
-        self._length = length
-        self.descriptor = os.memfd_create("frame", os.MFD_CLOEXEC)
+        self._length, self.descriptor = length, -1
+        try:
+            self.descriptor = os.memfd_create("frame", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise LimitExceeded(f"this node cannot take so much at one time: {error.strerror}") from error
 
     def __len__(self) -> int:
         return self._length
@@ -37,7 +40,8 @@ class FrameFile:
             yield os.pread(self.descriptor, limits.PACKET_BYTES, start)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 class ArrivingFrame:

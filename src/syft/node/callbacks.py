@@ -16,7 +16,7 @@ from .. import wire
 from ..errors import NotPermitted, SyftError
 from ..messages import Get, Put, Release, Reply, Request, Retain, Retire, Run
 from ..wire import Frame, Reference
-from ..worker import Worker, refs
+from ..worker import Worker, failure_of, refs
 from ..workers import VirtualWorker, get_worker
 from .channel import Channel
 from .envelopes import Answered, Batch
@@ -51,11 +51,17 @@ class Callbacks:
         try:
             while (call := self._calls.get()) is not None:
                 name, frames = call
-                answered = self._answer(name, wire.decode(frames, Batch))
+                batch = wire.decode(frames, Batch)
+                try:
+                    answered = self._answer(name, batch)
+                except SyftError as error:  # that worker has been shut, or is none of this process
+                    last = batch.first + len(batch.messages) - 1
+                    answered = Answered(last, failure_of(error)) if batch.asks else None
                 if answered is not None:
                     channel.request(Reply(name, answered.seq, answered.answer))
         except SyftError as error:  # the node is gone, or does not keep to the protocol
             channel.lose(error)
+            channel.close()
 
     def _answer(self, name: str, batch: Batch) -> Answered | None:
         worker = get_worker(name)

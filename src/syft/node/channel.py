@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from types import CodeType
 from typing import Any, Protocol, cast
 
@@ -22,7 +23,7 @@ import torch
 
 from .. import limits, wire
 from ..errors import LimitExceeded, Line, MalformedMessage, SyftError, WorkerShut
-from ..messages import Answer, Called, Describe, Done, Failure, Placed, Point, Put, Ran, Release, Request, Run, Seed
+from ..messages import Answer, Called, Done, Failure, Placed, Point, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
@@ -31,7 +32,7 @@ from .envelopes import FOR_THE_GATE, Answered, Frames, SealedBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
-_UNASKED = (Put, Point, Release, Describe, Seed)
+_UNASKED = (Put, Release, Seed)
 
 
 #: Where a call was made: code and instruction, which a line can be found from; or the number of a message.
@@ -92,7 +93,8 @@ class Channel:
         self._asked: dict[int, Future[Answer]] = {}
         self._mark: Future[Answer] | None = None  # the last answer asked for only so as not to run too far ahead
         self._behind: Future[Answer] | None = None  # the one before, which has to be there before more is sent
-        self._gathering = threading.Event()
+        self._awake: SimpleQueue[None] = SimpleQueue()  # unlike an event's, its lock can be had in a finalizer
+        self._is_awake = False
         self._lost: SyftError | None = None
         threading.Thread(target=self._flush_in_time, name=f"batches for {where}", daemon=True).start()
 
@@ -115,8 +117,7 @@ class Channel:
     def release(self, id: int) -> None:
         if self._lost is None:
             self._released.append(id)  # finalizers run at any moment, also within the methods of this class
-            if not self._gathering.is_set():
-                self._gathering.set()
+            self._wake()
 
     def close(self) -> None:
         """Hang up."""
@@ -135,7 +136,7 @@ class Channel:
             if large or len(self._pending) >= limits.BATCH_MESSAGES:
                 self._flush()
             elif len(self._pending) == 1:
-                self._gathering.set()
+                self._wake()
             behind, self._behind = self._behind, None
         if behind is not None:
             self._wait(behind)
@@ -216,11 +217,17 @@ class Channel:
             self._asked[self._sent] = future
         self.carrier.send(self._sent, frames)
 
+    def _wake(self) -> None:
+        """Have what gathers sent soon."""
+        if not self._is_awake:
+            self._is_awake = True
+            self._awake.put(None)
+
     def _flush_in_time(self) -> None:
         """Send what has gathered a moment after the last message, and some moments after the first at the latest."""
         while self._lost is None:
-            self._gathering.wait()
-            self._gathering.clear()
+            self._awake.get()
+            self._is_awake = False
             before = -1
             for _ in range(limits.BATCH_MOMENTS):
                 time.sleep(limits.BATCH_SECONDS)
@@ -257,7 +264,7 @@ class Channel:
             asked, self._asked = self._asked, {}
             self._pending, self._memories = [], []
             self._released.clear()
-        self._gathering.set()
+        self._awake.put(None)
         for future in asked.values():
             future.set_exception(error)
 

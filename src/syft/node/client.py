@@ -48,7 +48,7 @@ class NodeWorker(BaseWorker):
     def __init__(self, id: str, address: str, channel: Channel, door: Door) -> None:
         super().__init__(id, channel)
         self.address, self._channel, self._door = address, channel, door
-        self._introduced: set[str] = set()
+        self._introduced: dict[str, BaseWorker] = {}
         self._callbacks: tuple[Callbacks, Channel, str] | None = None
         self.request = self._request
 
@@ -89,14 +89,14 @@ class NodeWorker(BaseWorker):
             callbacks, token = self._called_back()
             callbacks.grant(worker, reference.id)
             introduction = Introduce(worker, "", token)
-        elif worker == self.id or worker in self._introduced:
+        elif worker == self.id or self._introduced.get(worker) is other:
             return
         else:
             delegated = cast(Delegated, other._channel.request(Delegate(self.id)))
             introduction = Introduce(worker, other.address, delegated.token)
-        if worker not in self._introduced:
+        if self._introduced.get(worker) is not other:
             self._channel.request(introduction)
-            self._introduced.add(worker)
+            self._introduced[worker] = other
 
     def _called_back(self) -> tuple[Callbacks, str]:
         """Hear the calls of this node to workers in this process, over a session of their own; return its token."""

@@ -185,8 +185,12 @@ class Cluster:
             self._doors.acquire()
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._gone:
+                    return
+                self._doors.release()
+                _log.error("a room cannot arrive: %s", error)
+                continue
             threading.Thread(target=self._let_in, args=(connection,), name="a room's arrival", daemon=True).start()
 
     def _let_in(self, connection: socket.socket) -> None:

@@ -12,7 +12,7 @@ import grpc
 import msgspec
 
 from .. import limits, wire
-from ..errors import LimitExceeded, NotPermitted, SyftError, WorkerNotFound
+from ..errors import NotPermitted, SyftError, WorkerNotFound
 from ..messages import Expect, Get, Give, Retire
 from .counts import Counts
 from .envelopes import (
@@ -27,7 +27,7 @@ from .envelopes import (
     size_of,
     tag_of,
 )
-from .link import DELIVER
+from .link import DELIVER, text_of
 from .release import Move, Movement, Shape
 from .rooms import sealed_value
 from .tenancy import Tenancy
@@ -105,7 +105,8 @@ class Deliveries:
                 connection.close()
                 if pause is None or self._closed.wait(pause):
                     raise WorkerNotFound(
-                        f"{self._worker} cannot reach {message.to} at {message.address}", where=self._worker
+                        f"{self._worker} cannot reach {message.to} at {message.address}: {text_of(error)}",
+                        where=self._worker,
                     ) from error
         with self._lock:
             if not self._closed.is_set() and len(self._connections) < limits.CONNECTIONS:
@@ -117,18 +118,11 @@ class Deliveries:
     # ---- here ----
 
     def expect(self, tenancy: Tenancy, message: Expect) -> None:
-        """Take what comes with this ticket. Raises LimitExceeded."""
+        """Take what comes with this ticket; of too many, the oldest is forgotten."""
         with self._lock:
-            known = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is tenancy}
+            known = [name for name, ticket in self._tickets.items() if ticket.tenancy is tenancy]
             if len(known) >= limits.TICKETS:
-                used = next((name for name, ticket in known.items() if ticket.answer.done()), None)
-                if used is None:
-                    raise LimitExceeded(
-                        f"you expect {limits.TICKETS} deliveries already",
-                        where=self._worker,
-                        mend="Move less at one time.",
-                    )
-                del self._tickets[used]
+                del self._tickets[known[0]]
             self._tickets[message.ticket] = _Ticket(message.sender, tenancy, message.id)
 
     def forget(self, tenancy: Tenancy) -> None:
@@ -157,9 +151,9 @@ class Deliveries:
             return self._ticket(sender, delivery).answer.result()
         self._counts.took(0, size_of(memories))
         tenancy = ticket.tenancy
-        tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
         put = msgspec.msgpack.encode((1, True, 0, [("put", ticket.id, delivery.value, (), "", None)]))
         try:
+            tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
             ticket.answer.set_result(tenancy.let_out(b"put", Shape(), tenancy.room.ask_encoded([put, *memories]), 1))
         except SyftError as error:
             ticket.answer.set_exception(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +55,7 @@ class Desk:
     def __init__(self, config: Config, load: Callable[[Config], list[Offer]]) -> None:
         self.config = config
         self.owner, self.limits = config.owner, config.limits
-        self._lock = _locked(config.state)
+        self._lock, self._showing = _locked(config.state), threading.Lock()
         self.audit = audit_log(config.state)
         self.requests = Requests(config.state, config.owner)
         self.requests.sweep()
@@ -73,9 +74,10 @@ class Desk:
         path = self.config.state / _STATUS
         draft = path.with_suffix(".draft")
         try:
-            draft.write_bytes(msgspec.json.encode(status))
-            draft.chmod(0o600)
-            draft.replace(path)
+            with self._showing:
+                draft.write_bytes(msgspec.json.encode(status))
+                draft.chmod(0o600)
+                draft.replace(path)
         except OSError as error:
             raise AuditFailed(f"{path}: {error.strerror}") from error
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,8 +84,8 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         for session in sessions:
             session.finish(WorkerShut("the owner of this node has stopped it", where=self._worker))
         self._errands.shutdown(wait=False, cancel_futures=True)
-        for session in sessions:
-            session.tenancy.close()
+        for tenancy in {session.tenancy for session in sessions}:
+            tenancy.close()
         self._deliveries.close()
 
     def present(self) -> tuple[int, list[Tenancy]]:
@@ -138,6 +138,10 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 raise away(self._worker)
             if session is None:
                 tenancy = self._delegates.get((caller, id)) or self._open(caller)
+                if sum(other.tenancy is tenancy for other in self._sessions.values()) >= limits.SESSIONS_OF_A_ROOM:
+                    raise LimitExceeded(
+                        f"{limits.SESSIONS_OF_A_ROOM} workers use this client's room already", where=self._worker
+                    )
                 session = self._sessions[caller, id] = Session(caller, tenancy, self)
             return session
 
@@ -184,8 +188,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         except (EOFError, grpc.RpcError):
             stream.put(None)
             session.detach(stream, self._limits.grace_seconds, end)
-        except SyftError as error:
-            if session.finish(error, stream):
+        except (SyftError, OSError, MemoryError) as error:
+            told = error if isinstance(error, SyftError) else LimitExceeded(f"{error}", where=self._worker)
+            if session.finish(told, stream):
                 end()
         else:
             if session.finish(None):
@@ -233,18 +238,29 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def answer(self, session: Session, last: int, message: Any) -> None:
         """Answer one message that is not for the room."""
+        work: Future[Frames]
         if isinstance(message, Give):
-            self._errands.submit(self._give, session, last, message)
-            return
-        if isinstance(message, Ask):
-            self._errands.submit(self._request, session, last, message)
-            return
-        try:
-            answer = self._answered_at_once(session.tenancy, message)
-        except SyftError as error:
-            session.answer(session.tenancy.refusal(error, last))
+            work = self._errands.submit(self._deliveries.give, session.tenancy, message, last)
+        elif isinstance(message, Ask):
+            work = self._errands.submit(self._request, session, last, message)
         else:
-            session.answer(wire.encode(Answered(last, answer)))
+            work = Future()
+            try:
+                work.set_result(wire.encode(Answered(last, self._answered_at_once(session.tenancy, message))))
+            except SyftError as error:
+                work.set_exception(error)
+
+        def reply(done: Future[Frames]) -> None:
+            error = done.exception()
+            if error is None:
+                session.answer(done.result())
+                return
+            if not isinstance(error, SyftError):
+                _log.error("message %d of %s", last, session.caller, exc_info=error)
+                error = SyftError("this node failed at this; its owner's log says why", where=self._worker)
+            session.answer(session.tenancy.refusal(error, last))
+
+        work.add_done_callback(reply)
 
     def _answered_at_once(self, tenancy: Tenancy, message: Expect | Delegate | Introduce) -> Done | Delegated:
         """Raises LimitExceeded, Misuse."""
@@ -261,38 +277,33 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             return Delegated(token)
         return Done()
 
-    def _give(self, session: Session, last: int, message: Give) -> None:
-        try:
-            answer = self._deliveries.give(session.tenancy, message, last)
-        except SyftError as error:
-            answer = session.tenancy.refusal(error, last)
-        session.answer(answer)
-
-    def _request(self, session: Session, last: int, message: Ask) -> None:
-        """Keep the value of an object, and put the client's request before the owner."""
+    def _request(self, session: Session, last: int, message: Ask) -> Frames:
+        """Keep the value of an object, and put the client's request before the owner. Raises SyftError."""
         tenancy = session.tenancy
-        try:
-            if not tenancy.entered or session.caller != tenancy.client:
-                raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
-            taken = tenancy.room.ask(Get(message.id))
-            value = sealed_value(taken)
-            if value is None:
-                session.answer(tenancy.let_out(b"get", release_of.Get(message.id), taken, last))
-                return
-            meta = _meta_of(value, self._worker)
-            request = self._desk.requests.ask(
-                tenancy.client,
-                tenancy.name,
-                message.id,
-                dtype=meta.dtype_name,
-                shape=meta.shape,
-                policies=sorted({policy.name for policy in tenancy.entered}),
-                reason=message.reason,
-                value=b"".join(pack(taken)),
+        if not tenancy.entered or session.caller != tenancy.client:
+            raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
+        taken = tenancy.room.ask(Get(message.id))
+        value = sealed_value(taken)
+        if value is None:
+            return tenancy.let_out(b"get", release_of.Get(message.id), taken, last)
+        if size_of(taken) > limits.MAX_REQUEST_BYTES:
+            raise LimitExceeded(
+                f"a request is for {limits.MAX_REQUEST_BYTES} bytes at most, not {size_of(taken)}",
+                where=self._worker,
+                mend="Ask for less, such as a mean.",
             )
-            session.answer(wire.encode(Answered(last, Asked(request.id))))
-        except SyftError as error:
-            session.answer(tenancy.refusal(error, last))
+        meta = _meta_of(value, self._worker)
+        request = self._desk.requests.ask(
+            tenancy.client,
+            tenancy.name,
+            message.id,
+            dtype=meta.dtype_name,
+            shape=meta.shape,
+            policies=sorted({policy.name for policy in tenancy.entered}),
+            reason=message.reason,
+            value=b"".join(pack(taken)),
+        )
+        return wire.encode(Answered(last, Asked(request.id)))
 
     def approved(self, request: str, last: int) -> Frames:
         """Return the value that the owner let out by hand, as it was when it was asked for."""

@@ -87,7 +87,7 @@ class Link:
             source = self._open_first()
         except (grpc.RpcError, EOFError, SyftError) as error:
             connection.close()
-            raise WorkerShut(f"the node at {address} does not let you in: {_text(error)}") from error
+            raise WorkerShut(f"the node at {address} does not let you in: {text_of(error)}") from error
         self._listener = threading.Thread(
             target=self._listen, args=(source,), name=f"answers of {address}", daemon=True
         )
@@ -208,7 +208,7 @@ class Link:
             except (grpc.RpcError, EOFError) as error:
                 dropped = error
         raise WorkerShut(
-            f"the connection to this node is lost, and with it what you had there: {_text(dropped)}",
+            f"the connection to this node is lost, and with it what you had there: {text_of(dropped)}",
             where=self.address,
             mend="Connect again, and send the data again.",
         )
@@ -218,5 +218,6 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, grpc.Call) and error.code() in FINAL
 
 
-def _text(error: Exception) -> str:
+def text_of(error: Exception) -> str:
+    """Say what went wrong with a connection."""
     return str(error.details()) if isinstance(error, grpc.Call) else str(error) or type(error).__name__

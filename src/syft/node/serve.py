@@ -95,7 +95,7 @@ def _serve(
     desk = Desk(config, load)
     gate, health = Gate(bundle, engine, desk), Health()
     server = grpc.server(
-        ThreadPoolExecutor(limits.SESSIONS_OF_A_CLIENT * config.limits.clients + limits.ERRANDS),
+        ThreadPoolExecutor(limits.SESSIONS_OF_A_ROOM * config.limits.clients + limits.ERRANDS),
         handlers=[gate, health.handler()],
         options=[
             ("grpc.so_reuseport", 0),

@@ -22,16 +22,13 @@ from . import release as release_of
 from .counts import Counts
 from .envelopes import FOR_THE_GATE, Answered, Batch, Frames, SealedBatch, header, peek_tag, size_of
 from .release import Move, Movement, Shape
-from .tenancy import Tenancy, with_policies
+from .tenancy import ANSWERS, Tenancy, with_policies
 
 #: What a connection sends: records, until None, or the error that ends the session.
 Stream = queue.SimpleQueue[Frames | SyftError | None]
 
 #: Messages that go to the room as they are.
-_FOR_THE_ROOM = frozenset({
-    b"run", b"put", b"get", b"fetch", b"retain", b"release", b"retire", b"describe", b"search", b"list", b"seed",
-    b"point", b"clear",
-})  # fmt: skip
+_FOR_THE_ROOM = ANSWERS.keys()
 
 
 class Gate(Protocol):
@@ -79,6 +76,7 @@ class Session:
             self._unread = sum(map(size_of, self._answers))
             for frames in self._answers:
                 self._stream.put(frames)
+            self._read.notify_all()
             return self._stream
 
     def detach(self, stream: Stream, seconds: float, end: Callable[[], None]) -> None:
@@ -127,7 +125,7 @@ class Session:
         self.tenancy.enter(batch.policies)
         self.tenancy.bring_in(header(frames))
         tags = [peek_tag(message) for message in batch.messages]
-        if _FOR_THE_ROOM.issuperset(tags):
+        if set(tags) <= _FOR_THE_ROOM:
             self._to_room(batch, frames, last, tags[-1])
         elif tags == [b"reply"]:
             self._take_reply(batch, frames, last)

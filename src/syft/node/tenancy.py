@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 _MAX_LOGGED = 500
 
 #: How a room may answer what.
-_ANSWERS = {
+ANSWERS = {
     b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done",
     b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"list": b"found",
     b"seed": b"done", b"point": b"placed", b"clear": b"done",
@@ -91,8 +91,8 @@ class Tenancy:
             secrets.randbits(62) | 1 << 62: offer for offer in desk.offers if offer.policy.lets_use(client)
         }
         self._outside = dict(self._offered)
-        limits = desk.limits
-        order = Order(desk.owner, limits.room_memory, limits.room_cpu_seconds, limits.room_objects, limits.room_bytes)
+        own = desk.limits
+        order = Order(desk.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
         self.room = Room(engine, order, self._call)
 
     @property
@@ -174,7 +174,7 @@ class Tenancy:
             tag = peek_tag(answer)
             if tag == b"failure":
                 return self._cut(frames, answer, last)
-            if tag != _ANSWERS[asked]:
+            if tag != ANSWERS[asked]:
                 raise MalformedMessage("the room gives no such answer", where=self._desk.owner)
             if tag == b"done":
                 return wire.encode(Answered(last, Done()))
@@ -266,18 +266,26 @@ class Tenancy:
     # ---- calls to workers elsewhere ----
 
     def introduce(self, message: Introduce) -> None:
-        """Remember how to reach a worker elsewhere for this room.
+        """Remember how to reach a worker elsewhere for this room, also anew after its way was lost.
 
-        Said once, it stands: what goes there is judged by it. Raises Misuse, LimitExceeded.
+        Whether it is a node or in the client's process is said once, since what goes there is judged by it.
+        Raises Misuse, LimitExceeded.
         """
         where = self._desk.owner
         with self._lock:
             if message.worker not in self._peers and len(self._peers) >= limits.DELEGATES:
                 raise LimitExceeded(f"a room reaches {limits.DELEGATES} workers elsewhere", where=where)
-            if self._peers.setdefault(message.worker, message) != message:
+            known = self._peers.get(message.worker, message)
+            if bool(known.address) != bool(message.address):
                 raise Misuse(
-                    f"this node has been told where {message.worker!r} is", where=where, mend="Connect to it anew."
+                    f"this node has been told where {message.worker!r} is",
+                    where=where,
+                    mend=f"Connect to {where} anew.",
                 )
+            self._peers[message.worker] = message
+            line = self._lines.get(message.worker)
+            if line is not None and line.is_lost:
+                del self._lines[message.worker]
 
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
@@ -382,6 +390,10 @@ class _Line:
         self._asked: deque[int] = deque()
         self._error: SyftError | None = None
         self.link: Carrier | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        return self._error is not None
 
     def send(self, batch: SealedBatch, frames: Frames) -> None:
         """Send a batch, or answer it with the error."""
