@@ -260,7 +260,7 @@ def test_ends_its_own_room_alone(mallory: Attacker, attack: Attack) -> None:
     assert mallory.ask(Get(result)).value.tolist() == [2.0, 2.0]
 
 
-#: Ways to read memory that is not one's own, in a room that the owner's data is in. What they give is floats.
+#: Ways to read memory that is not one's own. What they give is floats.
 READS = {
     "uninitialised": [("empty.memory_format", [[1 << 16]]), ("new_empty", [ones, [1 << 16]]), ("empty_like", [ones])],
     "grown": [("resize_", [torch.zeros(4), [1 << 16]])],

@@ -87,4 +87,4 @@ def test_a_node_that_cannot_open_rooms_any_more_ends(start):
     (nursery,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
     os.kill(int(nursery), signal.SIGKILL)
     assert node.process.wait(20) == 1
-    assert "what rooms are started by has ended" in node.log.read_text()
+    assert "the process that starts rooms has ended" in node.log.read_text()

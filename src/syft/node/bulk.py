@@ -1,6 +1,7 @@
-"""Large frames, which pass through a gate without being gathered or copied there.
+"""Large frames on their way through a gate.
 
-To a room they go as files of memory, which it maps. From a room they go on packet by packet, as they come.
+To a room they go as files of memory, which it maps. From a room they go on packet by packet, as they
+come; the packets are kept, to be sent again, until the caller has them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A channel: the transport to a worker in another process. Messages go in batches, and are not waited for.
 
 A batch leaves when something has to wait for an answer, when enough messages have gathered, or a
-moment after the first. What an operator will give is known beforehand, from metadata alone.
+moment after the last. What an operator will give is known beforehand, from metadata alone.
 """
 
 from __future__ import annotations

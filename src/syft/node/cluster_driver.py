@@ -4,7 +4,7 @@ Whoever speaks with a cluster has to trust it: Ray lets its machines have code r
 they say. So this is a program of its own, that holds nothing but the cluster, and the gate takes
 nothing from it but the few words below. It is run by its path, to import Ray and not torch.
 
-The gate writes ["start", number, details] and ["kill", number]; this writes ["ready", address],
+The gate writes ["start", number, name, details] and ["kill", number]; this writes ["ready", address],
 ["failed", why] and ["ended", number].
 """
 

@@ -153,7 +153,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
             )
         if sum(tenancy.client == client for tenancy in self._tenancies) >= self._limits.rooms_of_a_client:
-            self._note_refusal(client, "connect", "it has too many rooms")
+            self._note_refusal(client, "connect", "too many rooms of this client")
             raise LimitExceeded(
                 f"you have {self._limits.rooms_of_a_client} rooms here already",
                 where=self._worker,

@@ -123,7 +123,7 @@ def _serve(
     server.stop(limits.GOODBYE_SECONDS).wait()
     desk.close()
     if engine.end in ended:
-        raise NodeError("what rooms are started by has ended", where=config.owner, mend="Start the node again.")
+        raise NodeError("the process that starts rooms has ended", where=config.owner, mend="Start the node again.")
 
 
 def _on_signal() -> socket.socket:
