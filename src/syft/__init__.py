@@ -60,11 +60,16 @@ __all__ = [
 compat.install()
 
 
-def connect(address: str, certs: str | Path) -> NodeWorker:
-    """Connect to the node that a data owner serves at ``address``: see :func:`syft.node.client.connect`."""
+def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorker:
+    """Connect to the node that a data owner serves at ``address``, HOST:PORT, and return it as a worker.
+
+    ``certs`` is the folder of your own bundle, as ``syft certs issue`` made it, and ``id`` the name of the worker
+    that has to be there; without it, whoever of your authority answers. Leave with ``worker.shut()``.
+    Raises BadCertificate, Misuse, WorkerShut: see :func:`syft.node.client.connect`.
+    """
     from .node.client import connect  # gRPC is an extra
 
-    return connect(address, certs)
+    return connect(address, certs, id)
 
 
 def __getattr__(name: str) -> Any:

@@ -86,7 +86,7 @@ class Guard:
 
     def permit_copy(self, value: torch.Tensor) -> None:
         """Let a value be copied on its way out: a view may be larger than its memory. Raises LimitExceeded."""
-        if value.layout is torch.strided and value.nbytes > limits.MAX_FRAME_BYTES:
+        if value.layout is torch.strided and value.nbytes > min(limits.MAX_FRAME_BYTES, self._quota):
             raise LimitExceeded(
                 f"a value of {value.nbytes} bytes is too large to be sent", where=self._store.where, mend="Get parts."
             )

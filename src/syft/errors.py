@@ -31,6 +31,11 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 
+def printable(text: str) -> str:
+    """Return a text of another party without what would command a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
 class Line(NamedTuple):
     """A line of a program."""
 

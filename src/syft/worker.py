@@ -22,6 +22,7 @@ from .errors import (
     SendNotPermitted,
     SyftError,
     WorkerShut,
+    printable,
     refusal_of,
 )
 from .messages import (
@@ -420,4 +421,5 @@ def failure_of(error: SyftError) -> Failure:
 def error_of(failure: Failure, asked_at: Line | int = 0) -> SyftError:
     """Return the error that a Failure reports."""
     kind = BY_CODE.get(failure.code, SyftError)
-    return kind(failure.what, where=failure.where, mend=failure.mend, asked_at=asked_at)
+    what, where, mend = map(printable, (failure.what, failure.where, failure.mend))
+    return kind(what, where=where, mend=mend, asked_at=asked_at)

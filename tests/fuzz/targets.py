@@ -52,8 +52,8 @@ CUTS = (1, 3, 7, 4096)
 
 # ---- valid messages --------------------------------------------------------------------------
 
-POLICY = Policy("bob", "heart", ("carol",), ("carol",), {"agg": Movement.SEALED}, ("dave",))
-DENYING = Policy("bob", "locked", ("*",))
+POLICY = Policy("ward", "heart", ("carol",), ("carol",), {"agg": Movement.SEALED}, ("dave",))
+DENYING = Policy("ward", "locked", ("*",))
 
 REQUESTS = [
     messages.Run("aten::add.Tensor", [Ref(1), Ref(2)], {"alpha": 2}, (5,)),
@@ -313,6 +313,7 @@ def _desk() -> Any:
         offers=[],
         limits=Limits(),
         audit=SimpleNamespace(note=lambda *_: None, append=lambda *_: None),
+        tells_failures=lambda *_: True,
         requests=SimpleNamespace(approvals=lambda *_: (), withdraw=lambda *_: None),
     )
 
@@ -328,7 +329,7 @@ def _tenancy(*entered: Policy) -> Tenancy:
 _ASKED = (b"run", b"put", b"get", b"fetch", b"describe", b"search")
 _LAST = 3
 _MOST_THAT_LEAVES = 1000
-_SHAPES = Policy("bob", "shapes", ("*",), shapes=("*",))
+_SHAPES = Policy("ward", "shapes", ("*",), shapes=("*",))
 
 
 @cache

@@ -126,6 +126,7 @@ def test_what_a_node_lets_go_of_it_may_not_use_again(carol):
 
 def test_only_virtual_workers_are_called(carol):
     callbacks, replies = Callbacks("bob"), Replies()
+    callbacks.grant("carol", 1)
     for worker in ("nobody", "carol"):
         callbacks.called(worker, wire.encode(Batch(1, True, 0, [Put(7, torch.zeros(2))])))
     callbacks.close()

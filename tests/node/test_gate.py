@@ -13,7 +13,7 @@ import torch
 
 import syft as sy
 from syft import limits
-from syft.errors import LimitExceeded, Misuse, WorkerShut
+from syft.errors import BadCertificate, LimitExceeded, Misuse, WorkerShut
 from syft.messages import Delegate, Introduce
 from syft.node.certs import Bundle, tls_name
 from syft.node.link import SESSION
@@ -88,3 +88,11 @@ def test_a_node_that_cannot_open_rooms_any_more_ends(start):
     os.kill(int(nursery), signal.SIGKILL)
     assert node.process.wait(20) == 1
     assert "the process that starts rooms has ended" in node.log.read_text()
+
+
+def test_the_node_is_whose_it_has_to_be(nodes, authority):
+    sy.connect(nodes["bob"].address, certs=authority / "me", id="bob").shut()
+    with pytest.raises(BadCertificate, match="is bob's, not alice's"):
+        sy.connect(nodes["bob"].address, certs=authority / "me", id="alice")
+    with pytest.raises(Misuse, match="not HOST:PORT"):
+        sy.connect("127.0.0.1", certs=authority / "me")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import syft as sy
+from syft import limits
 from syft.errors import (
     AuditFailed,
     GetNotPermitted,
@@ -26,6 +27,7 @@ from syft.errors import (
     SyftError,
     WorkerShut,
 )
+from syft.messages import Retain
 from syft.node.audit import AuditLog, Wanted
 
 from ..chaos.conftest import until
@@ -261,6 +263,28 @@ def test_torchs_words_stay_and_the_code_of_an_error_leaves(ward):
 
 
 # ---- to other workers --------------------------------------------------------------------------
+
+
+def test_failures_do_not_spell_out_what_may_not_leave(start, authority, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.arange(512) % 2)
+    (tmp_path / "clinic.toml").write_text('[[data]]\nname = "bits"\npath = "x.npz"\nuse = ["me"]\n')
+    clinic = start("clinic", tmp_path / "clinic.toml")
+    worker = sy.connect(clinic.address, certs=authority / "me")
+    bits, one, told = data(worker, "bits"), sy.send(torch.zeros(1), worker), 0
+    for number in range(512):
+        picked = one.index_select(0, bits[number : number + 1])
+        try:
+            worker.request(Retain(picked.id_at_location))
+        except SyftError:
+            told += 1
+    assert told == limits.FAILURES_TOLD
+    log = AuditLog(tmp_path / "clinic-state" / "audit.jsonl")
+    assert len(list(log.read(Wanted(what="failure", allowed=True)))) == told
+    assert len(list(log.read(Wanted(what="failure", allowed=False)))) == 256 - told
+    with pytest.raises(NotPermitted):
+        torch.linalg.cholesky(sy.send(-torch.eye(2), worker))
+    with pytest.raises(NotPermitted):
+        torch.linalg.cholesky(sy.send(torch.eye(2), worker))
 
 
 def test_moves_go_where_the_policy_says_and_it_goes_along(ward, lab):

@@ -58,11 +58,19 @@ class ArrivingFrame:
         return self._length
 
     def append(self, packet: bytes) -> None:
-        """Add the next bytes."""
+        """Add the next bytes. Raises EOFError: it has been given up."""
         with self._arrived:
+            if self._lost:
+                raise EOFError
             self._packets.append(packet)
             self._missing -= len(packet)
             self._arrived.notify_all()
+
+    def finish(self, seconds: float) -> None:
+        """Wait until it is whole; after so many seconds no more of it is taken."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: not self._missing or self._lost, seconds)
+        self.lose()
 
     def lose(self) -> None:
         """No more will come."""

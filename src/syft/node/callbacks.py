@@ -9,18 +9,38 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 
-from .. import wire
+from .. import limits, wire
+from ..checks import Guard
 from ..errors import NotPermitted, SyftError
 from ..messages import Get, Put, Release, Reply, Request, Retain, Retire, Run
-from ..wire import Frame, Reference
+from ..operators import BY_NAME
+from ..wire import Frame, Ref, Reference
 from ..worker import Worker, failure_of, refs
 from ..workers import VirtualWorker, get_worker
 from .channel import Channel
 from .envelopes import Answered, Batch
 from .room import answer_batch
+
+#: What reads, or makes room for, more of the memory behind a tensor than it shows.
+_REACHING = ("aten::as_strided", "aten::resize_", "aten::set_")
+
+
+def _check(guard: Guard, worker: Worker, message: Run) -> None:
+    """Hold an operator to what a room would hold it to. Raises SyftError."""
+    if message.operator.startswith(_REACHING):
+        raise NotPermitted(f"a node may not run {message.operator} in its client's process", where=worker.id)
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return worker.store.find(value.id)
+        return [resolved(v) for v in value] if isinstance(value, list) else value
+
+    kwargs = {name: resolved(value) for name, value in message.kwargs.items()}
+    guard.permit(BY_NAME[message.operator], resolved(message.args), kwargs)
 
 
 class Callbacks:
@@ -67,13 +87,18 @@ class Callbacks:
         worker = get_worker(name)
         if not isinstance(worker, VirtualWorker):
             raise self._refusal(name)
-        here, granted = worker._worker, self._granted.get(name, set())
+        if name not in self._granted:
+            raise self._refusal(name)
+        here, granted = worker._worker, self._granted[name]
+        guard = Guard(here.store, limits.ROOM_BYTES)
 
         def permit(message: Request) -> None:
             used, made = self._named_by(name, message)
             if not granted.issuperset(used) or any(id in here.store.objects and id not in granted for id in made):
                 raise self._refusal(name)
             granted.update(made)
+            if isinstance(message, Run):
+                _check(guard, here, message)
 
         answered = answer_batch(here, batch, permit=permit)
         self._forget(here, granted, batch)

@@ -14,7 +14,7 @@ import grpc
 from msgspec.structs import replace
 
 from .. import limits
-from ..errors import BadCertificate, WorkerShut
+from ..errors import BadCertificate, Misuse, WorkerShut
 from ..messages import (
     Answer,
     Ask,
@@ -39,6 +39,7 @@ from . import progress
 from .callbacks import Callbacks
 from .certs import AUTHORITY, CERTIFICATE, KEY, Bundle, name_in, tls_name
 from .channel import Channel
+from .config import Address, parse_address
 from .link import CALLER_OPTIONS, Link
 
 
@@ -141,19 +142,27 @@ class Door(NamedTuple):
         return Link(self.address, self.dial(), session, channel.arrived, channel.lose)
 
 
-def connect(address: str, certs: str | Path) -> NodeWorker:
+def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorker:
     """Connect to the node at ``address``, and return it as a worker.
 
     Args:
         address: host and port, as ``127.0.0.1:7101``.
         certs: the folder of your own bundle, as ``syft certs issue`` made it.
+        id: whose node it has to be; without it, that of whoever your authority has certified and who answers there.
 
     Raises:
-        BadCertificate: your bundle, or the node's certificate, is not valid.
+        BadCertificate: your bundle, or the node's certificate, is not valid, or it is another's node.
+        Misuse: this is no address.
         WorkerShut: no node answers there.
     """
+    try:
+        place = parse_address(address)
+    except ValueError as error:
+        raise Misuse(str(error), mend="Ask the node's owner for its address.") from error
     bundle = Bundle.load(certs)
-    name = _name_at(address, certs)
+    name = _name_at(place, certs)
+    if id not in (None, name):
+        raise BadCertificate(f"the node at {address} is {name}'s, not {id}'s", mend="Ask its owner for its address.")
     credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
     options = [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
     door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
@@ -164,17 +173,16 @@ def connect(address: str, certs: str | Path) -> NodeWorker:
     return NodeWorker(name, address, channel, door)
 
 
-def _name_at(address: str, certs: str | Path) -> str:
+def _name_at(address: Address, certs: str | Path) -> str:
     """Ask the node at ``address`` for its certificate, and return the name in it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # its name is what we ask for; the connection that follows is held to it
     context.load_verify_locations(Path(certs) / AUTHORITY)
     context.load_cert_chain(Path(certs) / CERTIFICATE, Path(certs) / KEY)
     context.set_alpn_protocols(["h2"])
-    host, _, port = address.rpartition(":")
     try:
         with (
-            socket.create_connection((host, int(port)), timeout=limits.CONNECT_SECONDS) as plain,
+            socket.create_connection(address, timeout=limits.CONNECT_SECONDS) as plain,
             context.wrap_socket(plain) as secure,
         ):
             certificate = secure.getpeercert(binary_form=True)

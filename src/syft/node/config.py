@@ -83,7 +83,7 @@ class Limits(_Table, frozen=True):
     rooms_of_a_client: Count = limits.ROOMS_OF_A_CLIENT
     room_objects: Count = limits.ROOM_OBJECTS
     room_bytes: Count = limits.ROOM_BYTES
-    room_memory: Count = limits.ROOM_MEMORY
+    room_memory: Annotated[int, msgspec.Meta(ge=limits.MIN_ROOM_MEMORY, le=limits.MAX_ID)] = limits.ROOM_MEMORY
     room_cpu_seconds: Count = limits.ROOM_CPU_SECONDS
     grace_seconds: Count = limits.GRACE_SECONDS
 

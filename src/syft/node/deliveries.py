@@ -12,7 +12,7 @@ import grpc
 import msgspec
 
 from .. import limits, wire
-from ..errors import NotPermitted, SyftError, WorkerNotFound
+from ..errors import LimitExceeded, NotPermitted, SyftError, WorkerNotFound
 from ..messages import Expect, Get, Give, Retire
 from .counts import Counts
 from .envelopes import (
@@ -23,7 +23,7 @@ from .envelopes import (
     pack,
     read_head,
     read_into_files,
-    read_record,
+    read_record_into_files,
     size_of,
     tag_of,
 )
@@ -66,6 +66,7 @@ class Deliveries:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._tickets: dict[str, _Ticket] = {}
+        self._calls: dict[Tenancy, set[grpc.Call]] = {}  # under way
         self._connections: dict[tuple[str, str], grpc.Channel] = {}  # a connection in use is not among them
 
     # ---- away ----
@@ -82,33 +83,39 @@ class Deliveries:
         if value is None:
             return numbered(taken, last)
         delivery = Delivery(message.ticket, secrets.token_hex(16), value, tuple(tenancy.entered))
-        answer = self._deliver(message, [msgspec.msgpack.encode(delivery), *taken[1:]])
+        answer = self._deliver(tenancy, message, [msgspec.msgpack.encode(delivery), *taken[1:]])
         if message.take_as is not None and tag_of(answer) in (b"placed", b"done"):
             tenancy.room.ask(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
         return numbered(answer, last)
 
-    def _deliver(self, message: Give, frames: Frames) -> Frames:
+    def _deliver(self, tenancy: Tenancy, message: Give, frames: Frames) -> Frames:
         """Hand a record to the gate of ``message.to``, again and again if it is cut off; return that gate's answer.
 
         Raises WorkerNotFound.
         """
         self._counts.gave(size_of(frames))
+        with self._lock:
+            self._calls.setdefault(tenancy, set())
         place = message.to, message.address
         for pause in (*limits.RECONNECT_PAUSES, None):
             with self._lock:
                 connection = self._connections.pop(place, None)
             connection = connection or self._dial(*place)
             try:
-                answer = read_record(PacketSource(connection.stream_stream(DELIVER)(pack(frames))))
+                call = connection.stream_stream(DELIVER)(pack(frames))
+                with self._lock:
+                    self._calls[tenancy].add(call)
+                answer = read_record_into_files(PacketSource(call), limits.PACKET_BYTES)
                 break
-            except (grpc.RpcError, EOFError) as error:
+            except (grpc.RpcError, EOFError, LimitExceeded) as error:
                 connection.close()
-                if pause is None or self._closed.wait(pause):
+                if pause is None or self._closed.wait(pause) or tenancy not in self._calls:
                     raise WorkerNotFound(
                         f"{self._worker} cannot reach {message.to} at {message.address}: {text_of(error)}",
                         where=self._worker,
                     ) from error
         with self._lock:
+            self._calls.get(tenancy, set()).discard(call)
             if not self._closed.is_set() and len(self._connections) < limits.CONNECTIONS:
                 connection, self._connections[place] = self._connections.get(place), connection
         if connection is not None:
@@ -126,8 +133,10 @@ class Deliveries:
             self._tickets[message.ticket] = _Ticket(message.sender, tenancy, message.id)
 
     def forget(self, tenancy: Tenancy) -> None:
-        """Expect nothing more for a room that is gone."""
+        """Expect nothing more for a room that is gone, and hand nothing more away."""
         with self._lock:
+            for call in self._calls.pop(tenancy, ()):
+                call.cancel()
             self._tickets = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is not tenancy}
 
     def receive(self, sender: str, source: PacketSource, begun: Callable[[], None]) -> Frames:
@@ -142,13 +151,17 @@ class Deliveries:
         delivery = wire.unpack(source.read(first), Delivery)
         ticket = self._ticket(sender, delivery)
         begun()
-        if ticket.attempt:  # it came before, and its answer was cut off
-            return ticket.answer.result()
-        memories = read_into_files(source, lengths, self._most)
         with self._lock:
             is_first, ticket.attempt = not ticket.attempt, ticket.attempt or delivery.attempt
-        if not is_first:
+        if not is_first:  # it came before, and its answer was cut off
             return self._ticket(sender, delivery).answer.result()
+        try:
+            memories = read_into_files(source, lengths, self._most)
+        except BaseException:  # it was cut off, or is too large: the next attempt is the first again
+            with self._lock:
+                before, ticket.attempt, ticket.answer = ticket.answer, "", Future()
+            before.set_exception(NotPermitted("this delivery was cut off", where=self._worker))
+            raise
         self._counts.took(0, size_of(memories))
         tenancy = ticket.tenancy
         put = msgspec.msgpack.encode((1, True, 0, [("put", ticket.id, delivery.value, (), "", None)]))
@@ -172,5 +185,7 @@ class Deliveries:
         """Hang up."""
         with self._lock:
             self._closed.set()
+            for call in (call for calls in self._calls.values() for call in calls):
+                call.cancel()
         for connection in self._connections.values():
             connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import IO
 
 import msgspec
 
+from .. import limits
 from ..errors import AuditFailed, BadConfig, Misuse
 from .audit import AuditLog
 from .config import Config
@@ -60,7 +62,14 @@ class Desk:
         self.requests = Requests(config.state, config.owner)
         self.requests.sweep()
         self.offers = load(config)
+        self._failures: Counter[str] = Counter()
         self._address, self._since = "", datetime.now(UTC)
+
+    def tells_failures(self, client: str, more: int = 0) -> bool:
+        """Count ``more`` failed calls of a client who may see no shapes; tell whether it may still hear of any."""
+        with self._showing:
+            self._failures[client] += more
+            return self._failures[client] <= limits.FAILURES_TOLD
 
     def opened(self, address: str) -> None:
         """Callers may connect at ``address``."""

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +67,6 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             self.counts,
             lambda sender: self._note_refusal(sender, "ticket", "no client expects this delivery"),
         )
-        self._errands = ThreadPoolExecutor(limits.ERRANDS, "errand")
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         if details.method == SESSION:
@@ -83,7 +82,6 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             sessions = list(self._sessions.values())
         for session in sessions:
             session.finish(WorkerShut("the owner of this node has stopped it", where=self._worker))
-        self._errands.shutdown(wait=False, cancel_futures=True)
         for tenancy in {session.tenancy for session in sessions}:
             tenancy.close()
         self._deliveries.close()
@@ -240,9 +238,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Answer one message that is not for the room."""
         work: Future[Frames]
         if isinstance(message, Give):
-            work = self._errands.submit(self._deliveries.give, session.tenancy, message, last)
+            work = session.tenancy.errand(self._deliveries.give, session.tenancy, message, last)
         elif isinstance(message, Ask):
-            work = self._errands.submit(self._request, session, last, message)
+            work = session.tenancy.errand(self._request, session, last, message)
         else:
             work = Future()
             try:

@@ -138,11 +138,16 @@ class Link:
         self._put(pack(wire.encode(Opening(self._session, self._received, resumes))), packets)
         answers = self._connection.stream_stream(SESSION)(self._sent(packets))
         source = PacketSource(self._count_received(answers))
+        patience = threading.Timer(limits.CONNECT_SECONDS, answers.cancel)
+        patience.daemon = True
+        patience.start()
         try:
             welcome = wire.decode(read_record(source), Welcome)
         except (grpc.RpcError, EOFError, SyftError):
             packets.put(None)
             raise
+        finally:
+            patience.cancel()
         self._grace, self.most = welcome.grace, welcome.most
         with self._lock:
             before = len(self._unacknowledged)

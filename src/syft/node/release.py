@@ -46,7 +46,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shapes: Users = ()
 
     def __hash__(self) -> int:
-        return hash((self.owner, self.data))
+        return hash((self.owner, self.data, self.use, self.get, self.shapes, tuple(sorted(self.move))))
 
     @property
     def name(self) -> str:

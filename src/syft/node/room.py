@@ -15,7 +15,7 @@ import torch
 
 from .. import limits, wire
 from ..checks import Guard
-from ..errors import IdInUse, LimitExceeded, SyftError
+from ..errors import IdInUse, LimitExceeded, NotPermitted, SyftError
 from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
 from ..transport import InProcess
@@ -89,7 +89,11 @@ class _Peers:
         with suppress(EOFError, OSError):
             while True:
                 name, *frames = source.read_record_with_files()
-                self._channels[bytes(name).decode()].arrived(frames)
+                channel = self._channels[bytes(name).decode()]
+                try:
+                    channel.arrived(frames)
+                except SyftError as error:  # that worker does not keep to the protocol
+                    channel.lose(error)
 
 
 class _Caller:
@@ -126,7 +130,11 @@ def answer_batch(
         try:
             permit(message)
         except SyftError as error:
+            error.asked_at = error.asked_at or number
             answer = failure_of(error)
+            if not isinstance(error, NotPermitted):  # what it names may be another's
+                for id in _touched(message):
+                    room.store.fail(id, error)
             continue
         try:
             wire.check_closed(message)

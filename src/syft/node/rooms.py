@@ -45,6 +45,7 @@ class Room:
         self._calling = calling
         self._lock = threading.Lock()
         self._sending, self._answering = threading.Lock(), threading.Lock()  # of its batches, of its calls
+        self._arriving: list[ArrivingFrame] = []
         self._awaited: deque[tuple[int, Receive]] = deque()
         self._ended = self._closed = False
         self._cpu_seconds = 0.0
@@ -69,6 +70,11 @@ class Room:
                     send_record(self._process.batches, frames)
         if ended and receive is not None:
             receive(self._ending(last))
+
+    def finish_answers(self) -> None:
+        """Wait until what the room has begun to say is here; what does not come in time is lost."""
+        for frame in self._arriving:
+            frame.finish(limits.CONNECT_SECONDS)
 
     def ask(self, message: Request) -> Frames:
         """Ask it something on the gate's own account; return the encoded answer."""
@@ -128,7 +134,7 @@ class Room:
         if sum(lengths) <= limits.PACKET_BYTES:
             receive([head, *map(source.read, lengths)])
             return
-        arriving = [ArrivingFrame(length) for length in lengths]
+        self._arriving = arriving = [ArrivingFrame(length) for length in lengths]
         try:
             receive([head, *arriving])
             for frame in arriving:
@@ -138,6 +144,7 @@ class Room:
                     frame.append(packet)
                     missing -= len(packet)
         finally:
+            self._arriving = []
             for frame in arriving:
                 frame.lose()
 

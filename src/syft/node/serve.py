@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ..errors import BadConfig, NodeError
 from .certs import Bundle
-from .config import Address, Config
+from .config import Address, Config, parse_address
 from .engines import Engine
 from .nursery import Nursery
 
@@ -53,6 +54,10 @@ def serve(
         tell(f"data sets: {', '.join(data.name for data in config.data) or 'none'}")
         tell(f"audit log and requests are kept in {config.state}")
         engine = nursery or stack.enter_context(closing(_cluster(config)))
+        try:
+            parse_address(listen, lowest=0)
+        except ValueError as error:
+            raise BadConfig(f"--listen: {error}") from error
         bundle = Bundle.load(certs)
         if bundle.name != owner:
             raise BadConfig(
@@ -92,6 +97,8 @@ def _serve(
     from .walls import standing
 
     tell(f"walls of rooms: {', '.join(standing())}")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each client takes several
     desk = Desk(config, load)
     gate, health = Gate(bundle, engine, desk), Health()
     server = grpc.server(
@@ -99,6 +106,7 @@ def _serve(
         handlers=[gate, health.handler()],
         options=[
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", 1000 * limits.CONNECT_SECONDS),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
             *OPTIONS,
         ],

@@ -122,7 +122,8 @@ class Session:
         return True
 
     def _pass_on(self, batch: SealedBatch, frames: Frames, last: int) -> None:
-        self.tenancy.enter(batch.policies)
+        if self.caller != self.tenancy.client:  # a client's own has no policies
+            self.tenancy.enter(batch.policies)
         self.tenancy.bring_in(header(frames))
         tags = [peek_tag(message) for message in batch.messages]
         if set(tags) <= _FOR_THE_ROOM:

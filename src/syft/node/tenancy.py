@@ -12,7 +12,9 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import msgspec
@@ -83,8 +85,12 @@ class Tenancy:
         self.entered: frozenset[Policy] = frozenset()
         self._desk, self._dial, self._call_client, self._changed = desk, dial, call_client, changed
         self._lock = threading.RLock()
+        self._errands = ThreadPoolExecutor(limits.ERRANDS_OF_A_ROOM, f"errand of {client}")
         self._peers: dict[str, Introduce] = {}
         self._lines: dict[str, _Line] = {}
+        self._noted: dict[
+            Release, tuple[str, ...]
+        ] = {}  # by which policies a release was permitted, while it is awaited
         self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
         # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
         self._offered = {
@@ -101,9 +107,14 @@ class Tenancy:
         entered = tuple(sorted({policy.name for policy in self.entered}))
         return Tenant(self.name, self.client, self.room.pid, self.room.place, self.since, entered)
 
+    def errand(self, work: Callable[..., Frames], *arguments: Any) -> Future[Frames]:
+        """Have something done that takes its time, beside what else the client asks."""
+        return self._errands.submit(work, *arguments)
+
     def close(self) -> None:
         """End the room, hang up its calls, and forget the values that it asked to get."""
         self.room.close()
+        self._errands.shutdown(wait=False, cancel_futures=True)
         for line in list(self._lines.values()):
             line.close()
         try:
@@ -114,9 +125,17 @@ class Tenancy:
     # ---- what enters ----
 
     def enter(self, policies: Iterable[Policy]) -> None:
-        """Data of these policies is about to enter the room. Raises LimitExceeded."""
+        """Data of these policies is about to enter the room.
+
+        What the room has begun to say is said first: it has been judged by what had entered before.
+        Raises LimitExceeded; NotPermitted: this node's owner has no such policy.
+        """
         new = frozenset(policies) - self.entered
+        owned = {offer.policy for offer in self._desk.offers}
+        if any(policy.owner == self._desk.owner and policy not in owned for policy in new):
+            raise NotPermitted("the owner of this node has no such policy", where=self._desk.owner)
         if new:
+            self.room.finish_answers()
             with self._lock:
                 if len(self.entered | new) > limits.MAX_POLICIES:
                     raise LimitExceeded(
@@ -161,6 +180,8 @@ class Tenancy:
             self.note(release, decision)
         if not decision.allowed:
             raise self._denial(release, decision)
+        if decision.policies and not isinstance(release, Shape):
+            self._noted[release] = decision.policies
         return decision
 
     def let_out(self, asked: bytes, release: Release, frames: Frames, last: int, query: tuple[str, ...] = ()) -> Frames:
@@ -173,7 +194,7 @@ class Tenancy:
             answer = wire.unpack(header(frames), SealedAnswered).answer
             tag = peek_tag(answer)
             if tag == b"failure":
-                return self._cut(frames, answer, last)
+                return self._cut(asked, frames, answer, last)
             if tag != ANSWERS[asked]:
                 raise MalformedMessage("the room gives no such answer", where=self._desk.owner)
             if tag == b"done":
@@ -183,7 +204,7 @@ class Tenancy:
             if tag == b"value":
                 self._check_still(release)
             elif self.entered:
-                if answer != _RAN_FOR_NOTHING:
+                if answer != _RAN_FOR_NOTHING or not self._desk.tells_failures(self.client):
                     self.permit(release)
                 kind: type[Ran | Placed] = Ran if tag == b"ran" else Placed
                 return wire.encode(Answered(last, wire.unpack(answer, kind)))
@@ -198,6 +219,9 @@ class Tenancy:
     def _check_still(self, release: Release) -> None:
         """Refuse what was permitted before more data entered. Raises NotPermitted, AuditFailed."""
         decision = self.decide(release)
+        noted = self._noted.pop(release, ())
+        if decision.allowed and decision.policies != noted:
+            self.note(release, decision)
         if not decision.allowed or decision.request:  # what was approved by hand is another value
             refused = replace(decision, allowed=False, reason="more private data entered meanwhile")
             self.note(release, refused)
@@ -216,14 +240,8 @@ class Tenancy:
         Of the owner's data it sees what the gate knows. Where some of that has entered, the room's word
         on the client's own objects counts as a shape that depends on values.
         """
-        with self._lock:
-            outside = dict(self._outside)
-        others = {entry[0]: entry for entry in found.objects}
-        owners = [
-            _listing(id, offer)
-            for id, offer in self._offered.items()
-            if (_matches(id, offer, query) if id in outside else others.pop(id, None))
-        ]
+        others = {entry[0]: entry for entry in found.objects if entry[0] not in self._offered}
+        owners = [_listing(id, offer) for id, offer in self._offered.items() if _matches(id, offer, query)]
         if others and self.entered:
             decision = self.decide(Shape())
             self.note(Shape(), decision)
@@ -233,8 +251,13 @@ class Tenancy:
                 others.clear()
         return Found((*owners, *others.values()))
 
-    def _cut(self, frames: Frames, answer: msgspec.Raw, last: int) -> Frames:
-        """Where private data entered, let out the code of an error only: torch's texts show values."""
+    def _cut(self, asked: bytes, frames: Frames, answer: msgspec.Raw, last: int) -> Frames:
+        """Where private data entered, let out the code of an error only: torch's texts show values.
+
+        That a call failed tells something too, and many calls tell much. So a client who may see neither values
+        nor shapes is told of so many failures, each of which the owner finds in the audit log; from then on
+        what fails is answered as what does not.
+        """
         if not self.entered:
             return frames
         failure = wire.unpack(answer, Failure)
@@ -242,11 +265,21 @@ class Tenancy:
             return failed(last, ending(self._desk.owner))
         kind = BY_CODE.get(failure.code, SyftError)
         _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, _MAX_LOGGED, failure.what)
+        sees_shapes = self.decide(Shape())
+        if not sees_shapes.allowed:
+            is_told, now = self._desk.tells_failures(self.client, 1), datetime.now(UTC)
+            reason = f"a call failed: {kind.code}" if is_told else "too many calls failed"
+            entry = Entry(now, self.client, "failure", is_told, reason, self.name, policies=sees_shapes.policies)
+            self._desk.audit.append(entry)
+            if not is_told:
+                if asked == b"run":
+                    self.permit(Shape())
+                return wire.encode(Answered(last, Done()))
         error = kind(
             f"the room reports: {kind.code}",
             where=self._desk.owner,
             mend="Private data is in your room, so only the owner's log has the details.",
-            asked_at=failure.asked_at if failure.asked_at <= last else 0,
+            asked_at=failure.asked_at if sees_shapes.allowed and failure.asked_at <= last else 0,
         )
         return failed(last, error)
 
