@@ -164,13 +164,13 @@ class Worker:
             self._check_results(operator, message.results)
         try:
             args = [
-                objects[a.id] if isinstance(a, Ref) else self._resolved(a) if isinstance(a, list) else a
+                objects[a.id] if isinstance(a, Ref) else self.resolved(a) if isinstance(a, list) else a
                 for a in message.args
             ]
         except KeyError as error:
             self.store.find(error.args[0])
             raise
-        kwargs = {name: self._resolved(a) for name, a in message.kwargs.items()} if message.kwargs else {}
+        kwargs = {name: self.resolved(a) for name, a in message.kwargs.items()} if message.kwargs else {}
         private = self._policy_of_arguments(operator, message, args, kwargs) if self.store.has_private else None
         has_to_be_counted = self.guard is not None and self.guard.permit(operator, args, kwargs)
         try:
@@ -193,11 +193,12 @@ class Worker:
             self._restrict_results(operator, message, private)
         return Ran(outputs)
 
-    def _resolved(self, value: Any) -> Any:
+    def resolved(self, value: Any) -> Any:
+        """Put objects in the place of what stands for them in an argument. Raises ObjectGone."""
         if isinstance(value, Ref):
             return self.store.find(value.id)
         if isinstance(value, list):
-            return [self._resolved(v) for v in value]
+            return [self.resolved(v) for v in value]
         return value
 
     def _check_results(self, operator: Operator, results: tuple[int, ...]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from ..checks import Guard
 from ..errors import NotPermitted, SyftError
 from ..messages import Get, Put, Release, Reply, Request, Retain, Retire, Run
 from ..operators import BY_NAME
-from ..wire import Frame, Ref, Reference
+from ..wire import Frame, Reference
 from ..worker import Worker, failure_of, refs
 from ..workers import VirtualWorker, get_worker
 from .channel import Channel
@@ -34,13 +33,8 @@ def _check(guard: Guard, worker: Worker, message: Run) -> None:
     if message.operator.startswith(_REACHING):
         raise NotPermitted(f"a node may not run {message.operator} in its client's process", where=worker.id)
 
-    def resolved(value: Any) -> Any:
-        if isinstance(value, Ref):
-            return worker.store.find(value.id)
-        return [resolved(v) for v in value] if isinstance(value, list) else value
-
-    kwargs = {name: resolved(value) for name, value in message.kwargs.items()}
-    guard.permit(BY_NAME[message.operator], resolved(message.args), kwargs)
+    kwargs = {name: worker.resolved(value) for name, value in message.kwargs.items()}
+    guard.permit(BY_NAME[message.operator], worker.resolved(message.args), kwargs)
 
 
 class Callbacks:
@@ -85,9 +79,7 @@ class Callbacks:
 
     def _answer(self, name: str, batch: Batch) -> Answered | None:
         worker = get_worker(name)
-        if not isinstance(worker, VirtualWorker):
-            raise self._refusal(name)
-        if name not in self._granted:
+        if not isinstance(worker, VirtualWorker) or name not in self._granted:
             raise self._refusal(name)
         here, granted = worker._worker, self._granted[name]
         guard = Guard(here.store, limits.ROOM_BYTES)

@@ -131,10 +131,10 @@ class Tenancy:
         Raises LimitExceeded; NotPermitted: this node's owner has no such policy.
         """
         new = frozenset(policies) - self.entered
-        owned = {offer.policy for offer in self._desk.offers}
-        if any(policy.owner == self._desk.owner and policy not in owned for policy in new):
-            raise NotPermitted("the owner of this node has no such policy", where=self._desk.owner)
         if new:
+            owned = {offer.policy for offer in self._desk.offers}
+            if any(policy.owner == self._desk.owner and policy not in owned for policy in new):
+                raise NotPermitted("the owner of this node has no such policy", where=self._desk.owner)
             self.room.finish_answers()
             with self._lock:
                 if len(self.entered | new) > limits.MAX_POLICIES:
