@@ -17,8 +17,8 @@ import torch
 
 import syft as sy
 from syft.node import certs
-from syft.node.desk import cpu_of
 from syft.node.local import LocalNode
+from syft.node.state import cpu_of
 from syft.workers import BaseWorker
 
 from .crowd import Clients
@@ -210,8 +210,8 @@ def _milliseconds(shares: list[float]) -> str:
 
 def _processor_seconds(node: LocalNode) -> tuple[float, float]:
     """Return the processor time of the gate, and of the rooms together."""
-    (nursery,) = children(node.process.pid)
-    return cpu_of(node.process.pid), sum(map(cpu_of, children(nursery)))
+    (forkserver,) = children(node.process.pid)
+    return cpu_of(node.process.pid), sum(map(cpu_of, children(forkserver)))
 
 
 def room_start() -> Figure:
@@ -232,10 +232,10 @@ def room_start() -> Figure:
 
 def idle_memory() -> Figure:
     with _node() as (node, authority):
-        (nursery,) = children(node.process.pid)
-        pids = [node.process.pid, nursery]
+        (forkserver,) = children(node.process.pid)
+        pids = [node.process.pid, forkserver]
         sy.connect(node.address, authority / "me").shut()  # it has started to the end
-        while children(nursery):
+        while children(forkserver):
             time.sleep(0.1)
         parts = " + ".join(f"{resident(pid) / 1e6:.0f}" for pid in pids)
         text = (
@@ -255,8 +255,8 @@ def flat_memory() -> Figure:
             y.get()
             return [resident(pid) for pid in pids]
 
-        (nursery,) = children(node.process.pid)
-        pids = [os.getpid(), node.process.pid, *children(nursery)]
+        (forkserver,) = children(node.process.pid)
+        pids = [os.getpid(), node.process.pid, *children(forkserver)]
         before = run(10_000)
         growth = [(after - b) / 2**20 for after, b in zip(run(1_000_000), before, strict=True)]
         held = len(worker._objects)

@@ -177,7 +177,7 @@ ROWS = [
         "", nodes.crowd),
     Row("node: room start, with the first operator's answer", "ms", "well under a second", lambda r: r <= 500,
         "", nodes.room_start),
-    Row("node: memory when idle, gate and nursery", "MB", "less than 350 MB", lambda r: r < 350,
+    Row("node: memory when idle, gate and fork server", "MB", "less than 350 MB", lambda r: r < 350,
         "", nodes.idle_memory),
     Row("node: memory after 1,000,000 operators", "MiB more", "flat on both sides", lambda r: r < 8,
         "", nodes.flat_memory, by_name=True),

@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with demo_over_nodes(tmp_path) as demo:
         while "owner-4" not in demo.stdout.readline():
             assert demo.poll() is None
-        assert len(processes_in(tmp_path)) > 5 * 3  # of each node the gate, the nursery, and a room at least
+        assert len(processes_in(tmp_path)) > 5 * 3  # of each node the gate, the fork server, and a room at least
         demo.send_signal(signal.SIGINT)
         assert "Stopped after 0 of 20 rounds." in demo.stdout.read()
         assert demo.wait(60) == 130

@@ -170,7 +170,7 @@ def serve(
 def status(config: ConfigFile) -> None:
     """Show whether a node is up, and what it does."""
     with _needs_nodes():
-        from .node.desk import read_status
+        from .node.state import read_status
 
         node = read_status(_state(config))
     typer.echo(f"{node.worker} at {node.address}, process {node.pid}, since {node.since:%Y-%m-%d %H:%M:%S} UTC")
@@ -183,7 +183,7 @@ def status(config: ConfigFile) -> None:
 def rooms(config: ConfigFile) -> None:
     """List the clients' rooms at a node: since when, memory or place on the cluster, and which data has entered."""
     with _needs_nodes():
-        from .node.desk import memory_of, read_status
+        from .node.state import memory_of, read_status
 
         node = read_status(_state(config))
     for tenant in node.tenants:
@@ -202,7 +202,7 @@ def audit(
     """Show what was asked to leave a node, and the answers."""
     with _needs_nodes():
         from .node.audit import Entry, Wanted
-        from .node.desk import audit_log
+        from .node.state import audit_log
 
         wanted = Wanted(client=client, data=data, allowed=False if denied else None)
         for entry in audit_log(_state(config)).read(wanted):

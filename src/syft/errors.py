@@ -36,7 +36,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
-class Line(NamedTuple):
+class CallSite(NamedTuple):
     """A line of a program."""
 
     file: str
@@ -58,10 +58,10 @@ class SyftError(Exception):
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "", asked_at: Line | int = 0) -> None:
+    def __init__(self, what: str, *, where: str = "", mend: str = "", asked_at: CallSite | int = 0) -> None:
         self.what, self.where, self.mend, self.asked_at = what, where, mend, asked_at
         place = f" (at {where})" if where else ""
-        call = f"\nThe call that failed is at {asked_at}" if isinstance(asked_at, Line) else ""
+        call = f"\nThe call that failed is at {asked_at}" if isinstance(asked_at, CallSite) else ""
         advice = f"\n{mend}" if mend else ""
         super().__init__(f"{what}{place}{call}{advice}")
 

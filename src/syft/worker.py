@@ -14,8 +14,8 @@ import torch
 from . import policy, wire
 from .errors import (
     BY_CODE,
+    CallSite,
     LimitExceeded,
-    Line,
     MalformedMessage,
     Misuse,
     NotPermitted,
@@ -419,7 +419,7 @@ def failure_of(error: SyftError) -> Failure:
     return Failure(error.code, error.what, error.where, error.mend, number)
 
 
-def error_of(failure: Failure, asked_at: Line | int = 0) -> SyftError:
+def error_of(failure: Failure, asked_at: CallSite | int = 0) -> SyftError:
     """Return the error that a Failure reports."""
     kind = BY_CODE.get(failure.code, SyftError)
     what, where, mend = map(printable, (failure.what, failure.where, failure.mend))

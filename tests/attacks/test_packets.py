@@ -17,8 +17,8 @@ import torch
 from syft import limits, wire
 from syft.messages import Get, Put, Run
 from syft.node.certs import Bundle, tls_name
-from syft.node.envelopes import Answered, Batch, Opening, PacketSource, Welcome, pack, read_record
 from syft.node.link import DELIVER, OPTIONS, SESSION
+from syft.node.records import Answered, Batch, Opening, PacketSource, Welcome, pack, read_record
 from syft.wire import Ref
 
 pytestmark = pytest.mark.in_process

@@ -71,14 +71,14 @@ class Node(LocalNode):
         super().__init__(authority, name, config, ["--metrics", "127.0.0.1:0"])
         self._metrics = re.search(r"metrics at (\S+)", self.said)[1]
 
-    def nursery(self) -> int:
+    def forkserver(self) -> int:
         """Return the process that its rooms come from."""
-        (nursery,) = _children(self.process.pid)
-        return nursery
+        (forkserver,) = _children(self.process.pid)
+        return forkserver
 
     def rooms(self) -> list[int]:
         """Return the processes of its rooms."""
-        return [room for nursery in _children(self.process.pid) for room in _children(nursery)]
+        return [room for forkserver in _children(self.process.pid) for room in _children(forkserver)]
 
     def metrics(self) -> dict[str, float]:
         """Return those that have no labels."""

@@ -107,7 +107,7 @@ def test_a_node_that_is_killed_in_the_middle_of_a_move(start, node, authority, v
     kept = sy.send(torch.arange(3.0), alice)
     x = sy.send(torch.ones(8 << 20), bob)
     assert x.sum().item() == 8 << 20 and kept.sum().item() == 3
-    family = [nodes[victim].process.pid, nodes[victim].nursery(), *nodes[victim].rooms()]
+    family = [nodes[victim].process.pid, nodes[victim].forkserver(), *nodes[victim].rooms()]
     passed, killed = 0, 0.0
 
     def kill_on_the_way(direction):

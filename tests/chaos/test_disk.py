@@ -47,9 +47,9 @@ def leave_space(node, size):
 
 def test_an_idle_node_is_small(ward, report):
     until(lambda: not ward.rooms())
-    gate, nursery = proportional(ward.process.pid), proportional(ward.nursery())
-    report.found("memory of an idle node: gate, nursery", f"{gate / 2**20:.0f}, {nursery / 2**20:.0f} MiB")
-    assert gate + nursery < IDLE_BYTES
+    gate, forkserver = proportional(ward.process.pid), proportional(ward.forkserver())
+    report.found("memory of an idle node: gate, fork server", f"{gate / 2**20:.0f}, {forkserver / 2**20:.0f} MiB")
+    assert gate + forkserver < IDLE_BYTES
 
 
 @pytest.mark.parametrize("left", ["nothing", "half a line"])

@@ -14,7 +14,7 @@ import msgspec
 
 from syft import limits
 from syft.errors import LimitExceeded
-from syft.node.envelopes import PacketSource, pack, read_record
+from syft.node.records import PacketSource, pack, read_record
 
 Frames = list[bytes]
 

@@ -22,13 +22,13 @@ from syft.node import gate, release
 from syft.node.audit import Entry
 from syft.node.config import Limits, parse_address
 from syft.node.engines import Engine, Order
-from syft.node.envelopes import (
+from syft.node.records import (
     Answered,
     Batch,
     Opening,
     PacketSource,
-    SealedAnswered,
-    SealedBatch,
+    RawAnswered,
+    RawBatch,
     Welcome,
     pack,
     peek_tag,
@@ -37,7 +37,7 @@ from syft.node.envelopes import (
 )
 from syft.node.release import Movement, Policies, Policy
 from syft.node.room import answer_batch
-from syft.node.rooms import sealed_value
+from syft.node.rooms import raw_value
 from syft.node.tenancy import Tenancy
 from syft.wire import Meta, Ref, Reference
 from syft.worker import Worker
@@ -139,14 +139,14 @@ def decoding(kind: Any) -> Target:
     return target
 
 
-def sealed(kind: type[SealedBatch] | type[SealedAnswered], opened: type[Batch] | type[Answered]) -> Target:
+def sealed(kind: type[RawBatch] | type[RawAnswered], opened: type[Batch] | type[Answered]) -> Target:
     """What the gate peeks at a message is what the room, or the caller, then decodes."""
 
     def target(data: bytes) -> None:
         frames = frames_of(data)
         try:
             outer: Any = wire.unpack(frames[0], kind)
-            parts = outer.messages if isinstance(outer, SealedBatch) else [outer.answer]
+            parts = outer.messages if isinstance(outer, RawBatch) else [outer.answer]
             tags = [peek_tag(part) for part in parts]
             inner: Any = wire.decode(frames, opened)
         except SyftError:
@@ -188,7 +188,7 @@ def peeking(data: bytes) -> None:
 def value_of_a_room(data: bytes) -> None:
     """The gate picks out a value, and of a value its metadata, or says that it cannot."""
     with suppress(SyftError):
-        value = sealed_value(frames_of(data))
+        value = raw_value(frames_of(data))
         if value is not None:
             assert isinstance(gate._meta_of(value, "bob"), Meta)
 
@@ -307,7 +307,7 @@ class _Engine:
         return _Process()
 
 
-def _desk() -> Any:
+def _state() -> Any:
     return SimpleNamespace(
         owner="bob",
         offers=[],
@@ -320,7 +320,7 @@ def _desk() -> Any:
 
 def _tenancy(*entered: Policy) -> Tenancy:
     nothing: Any = lambda *_: None  # noqa: E731
-    tenancy = Tenancy("carol", cast(Engine, _Engine()), _desk(), nothing, nothing, nothing)
+    tenancy = Tenancy("carol", cast(Engine, _Engine()), _state(), nothing, nothing, nothing)
     tenancy.introduce(messages.Introduce("alice", "", "token"))
     tenancy.enter(entered)
     return tenancy
@@ -379,8 +379,8 @@ TARGETS: dict[str, Target] = {
     "answered": decoding(Answered),
     "opening": decoding(Opening),
     "welcome": decoding(Welcome),
-    "sealed batch": sealed(SealedBatch, Batch),
-    "sealed answered": sealed(SealedAnswered, Answered),
+    "sealed batch": sealed(RawBatch, Batch),
+    "sealed answered": sealed(RawAnswered, Answered),
     "reading": reading,
     "peeking": peeking,
     "value of a room": value_of_a_room,
@@ -401,8 +401,8 @@ SEEDS: dict[str, list[bytes]] = {
     "answered": _encoded(_ANSWERED),
     "opening": _encoded([Opening("session", 3, True)]),
     "welcome": _encoded([Welcome("bob", 3, 60.0, 1 << 30)]),
-    "sealed batch": _sealed(_BATCHES, SealedBatch),
-    "sealed answered": _sealed(_ANSWERED, SealedAnswered),
+    "sealed batch": _sealed(_BATCHES, RawBatch),
+    "sealed answered": _sealed(_ANSWERED, RawAnswered),
     "reading": [b"".join(_encoded(REQUESTS[:3])), *_encoded(REQUESTS)],
     "peeking": [msgspec.msgpack.encode(request) for request in (messages.Clear(), messages.Get(1))],
     "value of a room": _encoded(_ANSWERED),
@@ -411,6 +411,6 @@ SEEDS: dict[str, list[bytes]] = {
     "entries": [_ENTRY],
     "worker": _encoded(REQUESTS),
     "room": _encoded(_BATCHES),
-    "leaving": _sealed(_ANSWERED, SealedAnswered),
+    "leaving": _sealed(_ANSWERED, RawAnswered),
     "calling": _encoded(_BATCHES),
 }

@@ -131,12 +131,15 @@ class Workers(RuleBasedStateMachine):
         self.count = 0
 
     def teardown(self) -> None:
-        while self.held:
-            self.delete(0)
-            self.every_worker_holds_what_it_should()
-        for worker in self.workers.values():
-            self.nothing_is_left(worker)
-            worker.shut()
+        try:
+            while self.held:
+                self.delete(0)
+                self.every_worker_holds_what_it_should()
+            for worker in self.workers.values():
+                self.nothing_is_left(worker)
+        finally:  # a name that is still known would give the next example this one's worker
+            for worker in self.workers.values():
+                worker.shut()
 
     # ---- what differs at nodes ----
 

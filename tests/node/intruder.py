@@ -92,7 +92,7 @@ def operators() -> float:
 def main() -> None:
     attempts, values = json.load(sys.stdin)
     torch.set_num_threads(1)
-    outline.warm()  # as the nursery does: some of what torch imports then writes files
+    outline.warm()  # as the fork server does: some of what torch imports then writes files
     forget_environment()
     walls = Walls()
     around = {"behind": walls, "outside": None}

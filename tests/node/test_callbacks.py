@@ -28,7 +28,7 @@ from syft.messages import (
     Value,
 )
 from syft.node.callbacks import Callbacks
-from syft.node.envelopes import Batch
+from syft.node.records import Batch
 from syft.wire import Meta, Ref, Reference
 
 pytestmark = pytest.mark.in_process

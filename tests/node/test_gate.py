@@ -54,7 +54,7 @@ def test_calls_that_say_nothing_do_not_keep_others_out(narrow, authority):
     me = Bundle.load(authority / "me")
     credentials = grpc.ssl_channel_credentials(me.ca, me.key, me.cert)
     options = [("grpc.ssl_target_name_override", tls_name("narrow"))]
-    said = [queue.SimpleQueue() for _ in range(limits.SESSIONS_OF_A_ROOM * 4 + limits.ERRANDS)]
+    said = [queue.SimpleQueue() for _ in range(limits.SESSIONS_OF_A_ROOM * 4 + limits.DELIVERIES)]
     with grpc.secure_channel(narrow.address, credentials, options) as channel:
         calls = [channel.stream_stream(SESSION)(iter(nothing.get, None)) for nothing in said]
         until(lambda: len(list(Path(f"/proc/{narrow.process.pid}/task").iterdir())) > len(said))
@@ -84,8 +84,8 @@ def test_where_a_worker_is_is_said_once(bob):
 
 def test_a_node_that_cannot_open_rooms_any_more_ends(start):
     node = start("orphaned")
-    (nursery,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
-    os.kill(int(nursery), signal.SIGKILL)
+    (forkserver,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    os.kill(int(forkserver), signal.SIGKILL)
     assert node.process.wait(20) == 1
     assert "the process that starts rooms has ended" in node.log.read_text()
 

@@ -20,8 +20,8 @@ import torch
 
 import syft as sy
 from syft.errors import LimitExceeded, NodeError, SyftError, WorkerShut
-from syft.node.desk import read_status
 from syft.node.local import LocalNode
+from syft.node.state import read_status
 
 from .test_nodes import (  # noqa: F401 - the same tests
     test_an_operator_that_fails_there_is_told_by_whoever_uses_its_result,
@@ -127,11 +127,11 @@ def processes() -> set[int]:
 
 
 def of_rooms(node: LocalNode) -> set[int]:
-    """Return the processes of a node's nursery and its rooms, taken or spare; Ray does not know of them."""
+    """Return the processes of a node's fork server and its rooms, taken or spare; Ray does not know of them."""
     (name,) = {
         found for pid in below(node.process.pid) for found in re.findall(rf"syft-{node.name}-\w+", told(pid, "cmdline"))
     }
-    return {pid for pid in processes() if "cluster_nursery" in (said := told(pid, "cmdline")) and name in said}
+    return {pid for pid in processes() if "cluster_forkserver" in (said := told(pid, "cmdline")) and name in said}
 
 
 def rooms(node: LocalNode) -> set[int]:

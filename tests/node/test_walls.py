@@ -94,7 +94,7 @@ REFUSED = {
     "keys": "check(libc.syscall(dict(x86_64=250, aarch64=219)[os.uname().machine], 0, -3, 0))",
     # the walls
     "be looked into again": "check(libc.prctl(4, 1, 0, 0, 0))",
-    "outlive the nursery": "check(libc.prctl(1, 0, 0, 0, 0))",
+    "outlive the fork server": "check(libc.prctl(1, 0, 0, 0, 0))",
     "have all descriptors there are": "[os.open('/dev/null', os.O_RDONLY) for _ in range(300)] and None",
     "have all memory there is": "mmap.mmap(-1, 9 << 30) and None",
 }
@@ -282,10 +282,10 @@ def test_what_rooms_are_forked_from_has_no_secrets(
     config.write_text('[[data]]\nname = "d"\npath = "data.csv"\ndescription = "of-the-config"\nuse = ["*"]\n')
     node = start("walled", config)
     sy.connect(node.address, certs=authority / "me").search()  # then it is forked, and ready
-    (nursery,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    (forkserver,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
     key = (authority / "walled" / "key.pem").read_bytes().splitlines()[1]
     for secret in (b"of-the-environment", b"of-the-config", key):
-        assert not any(secret in part for part in memory(int(nursery))), secret
+        assert not any(secret in part for part in memory(int(forkserver))), secret
 
 
 def test_the_owner_is_told_which_walls_stand(

@@ -27,8 +27,8 @@ from ..node import certs
 from ..node.audit import Entry, Wanted
 from ..node.client import NodeWorker, connect
 from ..node.config import state_of
-from ..node.desk import audit_log
 from ..node.local import LocalNode
+from ..node.state import audit_log
 from ..pointer import PointerTensor
 from ..workers import local_worker
 from .data import Digits

@@ -21,7 +21,7 @@ from ..wire import Frame, Reference
 from ..worker import Worker, failure_of, refs
 from ..workers import VirtualWorker, get_worker
 from .channel import Channel
-from .envelopes import Answered, Batch
+from .records import Answered, Batch
 from .room import answer_batch
 
 #: What reads, or makes room for, more of the memory behind a tensor than it shows.

@@ -22,13 +22,13 @@ import msgspec
 import torch
 
 from .. import limits, wire
-from ..errors import LimitExceeded, Line, MalformedMessage, SyftError, WorkerShut
+from ..errors import CallSite, LimitExceeded, MalformedMessage, SyftError, WorkerShut
 from ..messages import Answer, Called, Done, Failure, Placed, Point, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
 from ..worker import error_of
-from .envelopes import FOR_THE_GATE, Answered, Frames, SealedBatch
+from .records import FOR_THE_GATE, Answered, Frames, RawBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
 #: waited for: another worker is going to use the object, and must not come before what made it.)
@@ -158,7 +158,7 @@ class Channel:
             raise error_of(answer, self._place_of(answer.asked_at))
         return answer
 
-    def _place_of(self, number: int) -> Line | int:
+    def _place_of(self, number: int) -> CallSite | int:
         """Return where the message of this number was asked for, if that is still known."""
         known, place = self._places[number % limits.PLACES_OF_CALLS]
         if known != number:
@@ -167,7 +167,7 @@ class Channel:
             return place
         code, instruction = place
         lines = (line for start, end, line in code.co_lines() if start <= instruction < end and line)
-        return Line(code.co_filename, next(lines, code.co_firstlineno), code.co_name)
+        return CallSite(code.co_filename, next(lines, code.co_firstlineno), code.co_name)
 
     def _flush(self, future: Future[Answer] | None = None) -> None:
         """Send what has gathered; ``future`` is for the answer to the last message."""
@@ -209,7 +209,7 @@ class Channel:
                 future = Future()
                 self._append(Release(()))  # its answer, unlike an operator's, tells nothing of any object
             self._behind, self._mark = self._mark, future
-        batch = SealedBatch(self._sent + 1, future is not None, self._received, self._pending)
+        batch = RawBatch(self._sent + 1, future is not None, self._received, self._pending)
         frames = [msgspec.msgpack.encode(batch), *self._memories]
         self._sent += len(self._pending)
         self._pending, self._memories = [], []

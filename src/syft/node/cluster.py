@@ -33,12 +33,12 @@ from cryptography.x509.oid import NameOID
 
 from .. import limits
 from ..errors import BadConfig, WorkerShut
-from . import lines
-from .cluster_nursery import Details
+from . import cluster_tls
+from .cluster_forkserver import Details
+from .cluster_tls import Duplex
 from .config import Ray
 from .engines import Order
-from .envelopes import send_record
-from .lines import Line
+from .records import send_record
 
 _log = logging.getLogger(__name__)
 
@@ -74,11 +74,11 @@ class Cluster:
         self._listener: socket.socket | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         driver = str(Path(__file__).with_name("cluster_driver.py"))
-        nursery = f"syft-{worker}-{secrets.token_hex(8)}"
+        forkserver = f"syft-{worker}-{secrets.token_hex(8)}"
         resources = json.dumps({"num_cpus": needs.room_cpus, "memory": needs.room_memory})
         with theirs:
             self._driver = subprocess.Popen(
-                [sys.executable, "-P", driver, str(theirs.fileno()), nursery, resources],
+                [sys.executable, "-P", driver, str(theirs.fileno()), forkserver, resources],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
@@ -195,7 +195,7 @@ class Cluster:
 
     def _let_in(self, connection: socket.socket) -> None:
         try:
-            encrypted, token, number = lines.greet(connection, self._tls)
+            encrypted, token, number = cluster_tls.greet(connection, self._tls)
             with self._lock:
                 room = self._expected.get(token)
             if room is None or not room.arrive(number, encrypted):
@@ -216,12 +216,12 @@ class _Room:
 
     def __init__(self, place: str, end: Any) -> None:
         self.place = place
-        self.token = secrets.token_bytes(lines.TOKEN_BYTES)
+        self.token = secrets.token_bytes(cluster_tls.TOKEN_BYTES)
         self._end = end
         self._lock = threading.Lock()
         self._arrived: dict[int, ssl.SSLSocket] = {}
-        self._here: Future[tuple[Line, Line]] = Future()
-        self._open: Future[tuple[Line, Line]] = Future()  # and the order is given
+        self._here: Future[tuple[Duplex, Duplex]] = Future()
+        self._open: Future[tuple[Duplex, Duplex]] = Future()  # and the order is given
 
     @property
     def is_here(self) -> bool:
@@ -230,27 +230,27 @@ class _Room:
 
     @property
     def batches(self) -> socket.socket:
-        return self._lines()[0]
+        return self._duplexes()[0]
 
     @property
     def calls(self) -> socket.socket:
-        return self._lines()[1]
+        return self._duplexes()[1]
 
     def arrive(self, number: int, connection: ssl.SSLSocket) -> bool:
         """Take one of its connections; tell whether it was still missing."""
         with self._lock:
-            if self._here.done() or number >= lines.CONNECTIONS or number in self._arrived:
+            if self._here.done() or number >= cluster_tls.CONNECTIONS or number in self._arrived:
                 return False
             self._arrived[number] = connection
-            if len(self._arrived) == lines.CONNECTIONS:
-                to_it, from_it, calls_to, calls_from = (self._arrived[n] for n in range(lines.CONNECTIONS))
-                self._here.set_result((lines.join(from_it, to_it), lines.join(calls_from, calls_to)))
+            if len(self._arrived) == cluster_tls.CONNECTIONS:
+                to_it, from_it, calls_to, calls_from = (self._arrived[n] for n in range(cluster_tls.CONNECTIONS))
+                self._here.set_result((cluster_tls.join(from_it, to_it), cluster_tls.join(calls_from, calls_to)))
         return True
 
     def begin(self, order: Order) -> None:
         """Give it its order, as soon as it is there."""
 
-        def give(here: Future[tuple[Line, Line]]) -> None:
+        def give(here: Future[tuple[Duplex, Duplex]]) -> None:
             try:
                 send_record(here.result()[0], [msgspec.msgpack.encode(order)])
             except OSError as error:
@@ -288,7 +288,7 @@ class _Room:
         for connection in self._connections():
             connection.close()
 
-    def _lines(self) -> tuple[Line, Line]:
+    def _duplexes(self) -> tuple[Duplex, Duplex]:
         try:
             return self._open.result(limits.ROOM_START_SECONDS)
         except TimeoutError:
@@ -322,7 +322,7 @@ def _identity() -> tuple[ssl.SSLContext, str]:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    tls = lines.context(ssl.PROTOCOL_TLS_SERVER)
+    tls = cluster_tls.context(ssl.PROTOCOL_TLS_SERVER)
     tls.num_tickets = 0  # nobody would read them
     with os.fdopen(os.memfd_create("identity", os.MFD_CLOEXEC), "wb") as file:  # ssl takes keys from files only
         file.write(secret + certificate)

@@ -38,34 +38,34 @@ class Keeper:
     """The actor of a room, which has no more to do than to end with it.
 
     The room is not in the actor itself, since that holds Ray's connection to the cluster: it is forked from
-    a nursery, one for all rooms of a node on one machine, and lives as long as the connection to that.
+    a fork server, one for all rooms of a node on one machine, and lives as long as the connection to that.
     """
 
-    def keep(self, nursery: str, details: str) -> None:
+    def keep(self, forkserver: str, details: str) -> None:
         """Have a room, and wait for its end."""
-        for _ in range(_ATTEMPTS):  # a nursery may end while it is being found
-            self._start(nursery)
+        for _ in range(_ATTEMPTS):  # a fork server may end while it is being found
+            self._start(forkserver)
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as room, suppress(ConnectionError):
-                room.connect(f"\0{nursery}")
+                room.connect(f"\0{forkserver}")
                 _, uid, _ = struct.unpack("3i", room.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
                 if uid != os.getuid():
-                    raise PermissionError("this nursery is another user's")
+                    raise PermissionError("this fork server is another user's")
                 room.send(details.encode())
                 if room.recv(1):
                     return
 
-    def _start(self, nursery: str) -> None:
-        """Start a nursery, unless there is one of this name."""
+    def _start(self, forkserver: str) -> None:
+        """Start a fork server, unless there is one of this name."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             try:
-                listener.bind(f"\0{nursery}")
+                listener.bind(f"\0{forkserver}")
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
                 return
             listener.listen()
             subprocess.run(
-                [sys.executable, "-P", "-m", "syft.node.cluster_nursery", nursery, str(listener.fileno())],
+                [sys.executable, "-P", "-m", "syft.node.cluster_forkserver", forkserver, str(listener.fileno())],
                 check=True,
                 env={name: os.environ[name] for name in _FOR_A_ROOM if name in os.environ},
                 pass_fds=[listener.fileno()],
@@ -75,11 +75,11 @@ class Keeper:
             )
 
 
-def main(gate: socket.socket, nursery: str, needs: dict[str, Any]) -> None:
+def main(gate: socket.socket, forkserver: str, needs: dict[str, Any]) -> None:
     """Serve the gate until it hangs up.
 
     Args:
-        nursery: the name of the nurseries of its rooms.
+        forkserver: the name of the fork servers of its rooms.
         needs: what Ray sets aside for each room.
     """
     local = "RAY_ADDRESS" not in os.environ
@@ -111,14 +111,14 @@ def main(gate: socket.socket, nursery: str, needs: dict[str, Any]) -> None:
         try:
             _tell(gate, "ready", ray.util.get_node_ip_address())
             # Of the machine that all is on, rooms take what there is, as they do without Ray.
-            _serve(gate, ray, nursery, {"num_cpus": 0} if local else needs)
+            _serve(gate, ray, forkserver, {"num_cpus": 0} if local else needs)
         finally:
             ray.shutdown()
             if local:
                 _end_all()
 
 
-def _serve(gate: socket.socket, ray: Any, nursery: str, needs: dict[str, Any]) -> None:
+def _serve(gate: socket.socket, ray: Any, forkserver: str, needs: dict[str, Any]) -> None:
     keeper = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Keeper)
     actors: dict[int, Any] = {}
     watches: dict[int, threading.Thread] = {}
@@ -134,7 +134,7 @@ def _serve(gate: socket.socket, ray: Any, nursery: str, needs: dict[str, Any]) -
         match json.loads(command):
             case "start", number, name, details:
                 actors[number] = keeper.options(name=name).remote()
-                end = actors[number].keep.remote(nursery, details)
+                end = actors[number].keep.remote(forkserver, details)
                 watches[number] = threading.Thread(target=watch, args=(number, end), daemon=True)
                 watches[number].start()
             case "kill", number:

@@ -15,7 +15,8 @@ from .. import limits, wire
 from ..errors import LimitExceeded, NotPermitted, SyftError, WorkerNotFound
 from ..messages import Expect, Get, Give, Retire
 from .counts import Counts
-from .envelopes import (
+from .link import DELIVER, text_of
+from .records import (
     Delivery,
     Frames,
     PacketSource,
@@ -27,9 +28,8 @@ from .envelopes import (
     size_of,
     tag_of,
 )
-from .link import DELIVER, text_of
 from .release import Move, Movement, Shape
-from .rooms import sealed_value
+from .rooms import raw_value
 from .tenancy import Tenancy
 
 
@@ -79,7 +79,7 @@ class Deliveries:
         release = Move(message.id, message.to, Movement.OPEN)
         tenancy.permit(release)
         taken = tenancy.let_out(b"get", release, tenancy.room.ask(Get(message.id, None, message.user)), last)
-        value = sealed_value(taken)
+        value = raw_value(taken)
         if value is None:
             return numbered(taken, last)
         delivery = Delivery(message.ticket, secrets.token_hex(16), value, tuple(tenancy.entered))

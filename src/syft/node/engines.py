@@ -1,4 +1,4 @@
-"""Where the rooms of a node are: beside the gate (:mod:`.nursery`), or on a Ray cluster (:mod:`.cluster`)."""
+"""Where the rooms of a node are: beside the gate (:mod:`.forkserver`), or on a Ray cluster (:mod:`.cluster`)."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ from .audit import Entry
 from .certs import Bundle, name_in, tls_name
 from .counts import Counts
 from .deliveries import Deliveries
-from .desk import Desk
 from .engines import Engine
-from .envelopes import (
+from .link import CALLER_OPTIONS, DELIVER, SESSION
+from .records import (
     Answered,
     Frames,
     Opening,
@@ -40,9 +40,9 @@ from .envelopes import (
     read_record_into_files,
     size_of,
 )
-from .link import CALLER_OPTIONS, DELIVER, SESSION
-from .rooms import ending, failed, sealed_value
+from .rooms import ending, failed, raw_value
 from .session import Session, Stream, away
+from .state import NodeState
 from .tenancy import Tenancy
 
 _log = logging.getLogger(__name__)
@@ -51,10 +51,10 @@ _log = logging.getLogger(__name__)
 class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The node's gRPC service: ``Session``, one stream a session, and ``Deliver``, from other nodes."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, desk: Desk) -> None:
-        self._worker, self._bundle, self._engine, self._desk = bundle.name, bundle, engine, desk
+    def __init__(self, bundle: Bundle, engine: Engine, state: NodeState) -> None:
+        self._worker, self._bundle, self._engine, self._state = bundle.name, bundle, engine, state
         self.counts = Counts()
-        self._limits = desk.limits
+        self._limits = state.limits
         self._tenancies: list[Tenancy] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -62,7 +62,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._delegates: dict[tuple[str, str], Tenancy] = {}
         self._deliveries = Deliveries(
             bundle.name,
-            desk.limits.room_bytes,
+            state.limits.room_bytes,
             self._dial,
             self.counts,
             lambda sender: self._note_refusal(sender, "ticket", "no client expects this delivery"),
@@ -157,7 +157,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 where=self._worker,
                 mend="Leave those that you do not use: worker.shut().",
             )
-        tenancy = Tenancy(client, self._engine, self._desk, self._dial, self._call_client, self._show)
+        tenancy = Tenancy(client, self._engine, self._state, self._dial, self._call_client, self._show)
         self._tenancies.append(tenancy)
         self._show()
         return tenancy
@@ -165,14 +165,14 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _show(self) -> None:
         """Have the owner's commands show who is here, if that can be written."""
         try:
-            self._desk.show(tenancy.shown for tenancy in list(self._tenancies))
+            self._state.show(tenancy.shown for tenancy in list(self._tenancies))
         except AuditFailed as error:
             _log.error("syft rooms is behind: %s", error)
 
     def _note_refusal(self, client: str, what: str, reason: str) -> None:
         """Write down what is refused; where that cannot be written, it is refused all the same."""
         try:
-            self._desk.audit.append(Entry(datetime.now(UTC), client, what, False, reason))
+            self._state.audit.append(Entry(datetime.now(UTC), client, what, False, reason))
         except AuditFailed as error:
             _log.error("%s: %s: %s, which is not in the audit log: %s", client, what, reason, error)
 
@@ -238,9 +238,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Answer one message that is not for the room."""
         work: Future[Frames]
         if isinstance(message, Give):
-            work = session.tenancy.errand(self._deliveries.give, session.tenancy, message, last)
+            work = session.tenancy.start(self._deliveries.give, session.tenancy, message, last)
         elif isinstance(message, Ask):
-            work = session.tenancy.errand(self._request, session, last, message)
+            work = session.tenancy.start(self._request, session, last, message)
         else:
             work = Future()
             try:
@@ -281,7 +281,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         if not tenancy.entered or session.caller != tenancy.client:
             raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
         taken = tenancy.room.ask(Get(message.id))
-        value = sealed_value(taken)
+        value = raw_value(taken)
         if value is None:
             return tenancy.let_out(b"get", release_of.Get(message.id), taken, last)
         if size_of(taken) > limits.MAX_REQUEST_BYTES:
@@ -291,7 +291,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 mend="Ask for less, such as a mean.",
             )
         meta = _meta_of(value, self._worker)
-        request = self._desk.requests.ask(
+        request = self._state.requests.ask(
             tenancy.client,
             tenancy.name,
             message.id,
@@ -305,7 +305,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def approved(self, request: str, last: int) -> Frames:
         """Return the value that the owner let out by hand, as it was when it was asked for."""
-        return numbered(read_record(PacketSource(iter([self._desk.requests.value(request)]))), last)
+        return numbered(read_record(PacketSource(iter([self._state.requests.value(request)]))), last)
 
     def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Take a delivery of another node."""

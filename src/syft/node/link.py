@@ -14,8 +14,8 @@ import grpc
 from .. import limits, wire
 from ..errors import SyftError, WorkerShut
 from ..wire import Frame
-from .envelopes import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
 from .progress import Traffic
+from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
 
 SERVICE = "syft.Node"
 SESSION = f"/{SERVICE}/Session"

@@ -21,8 +21,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from .. import limits
 from ..errors import BadConfig
 from .config import Address
-from .desk import Desk, memory_of
 from .gate import Gate
+from .state import NodeState, memory_of
 
 _log = logging.getLogger(__name__)
 
@@ -30,19 +30,19 @@ _log = logging.getLogger(__name__)
 class Collector:
     """Looks at a node when it is asked to; nothing of this is done in between."""
 
-    def __init__(self, gate: Gate, desk: Desk) -> None:
-        self._gate, self._desk = gate, desk
+    def __init__(self, gate: Gate, state: NodeState) -> None:
+        self._gate, self._state = gate, state
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics. Raises AuditFailed: the requests cannot be read."""
-        counts, audit = self._gate.counts, self._desk.audit
+        counts, audit = self._gate.counts, self._state.audit
         sessions, tenancies = self._gate.present()
         rooms = [tenancy.room for tenancy in tenancies]
         gauges: dict[str, tuple[str, float]] = {
             "rooms": ("Rooms of clients.", len(rooms)),
             "clients": ("Clients, by certificate, that have rooms.", len({each.client for each in tenancies})),
             "sessions": ("Sessions: of clients, and of nodes that run chains for them.", sessions),
-            "requests_open": ("Requests that wait for the owner's answer.", len(self._desk.requests.open())),
+            "requests_open": ("Requests that wait for the owner's answer.", len(self._state.requests.open())),
             "rooms_memory_bytes": ("Memory of all rooms.", sum(memory_of(room.pid) for room in rooms if not room.died)),
         }
         counters: dict[str, tuple[str, float]] = {
@@ -69,13 +69,13 @@ class Collector:
         yield releases
 
 
-def serve_metrics(address: Address, gate: Gate, desk: Desk) -> str:
+def serve_metrics(address: Address, gate: Gate, state: NodeState) -> str:
     """Serve the metrics of a node at ``address``, on a thread, until the process ends; return the URL.
 
     Raises BadConfig: nothing can listen there.
     """
     registry = CollectorRegistry()
-    registry.register(Collector(gate, desk))
+    registry.register(Collector(gate, state))
     ProcessCollector(registry=registry)
     try:
         server = _Server(address, _Handler)

@@ -22,7 +22,7 @@ from ..transport import InProcess
 from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
 from .channel import Channel
-from .envelopes import Answered, Batch, Frames, SocketSource, send_record
+from .records import Answered, Batch, Frames, SocketSource, send_record
 
 #: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)

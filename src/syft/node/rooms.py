@@ -15,13 +15,12 @@ from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..messages import Request
 from ..worker import failure_of
 from .bulk import ArrivingFrame
-from .desk import cpu_of
 from .engines import Engine, Order
-from .envelopes import (
+from .records import (
     Answered,
     Batch,
     Frames,
-    SealedAnswered,
+    RawAnswered,
     SocketSource,
     header,
     peek_tag,
@@ -29,6 +28,7 @@ from .envelopes import (
     read_record,
     send_record,
 )
+from .state import cpu_of
 
 Receive = Callable[[Frames], None]
 
@@ -126,7 +126,7 @@ class Room:
         """Hand on an answer; what is large of it while it still comes in. Raises as its source does."""
         first, *lengths = read_head(source)
         head = source.read(first)
-        answered = wire.unpack(head, SealedAnswered)
+        answered = wire.unpack(head, RawAnswered)
         with self._lock:
             if not self._awaited or self._awaited[0][0] != answered.seq:
                 raise MalformedMessage("the room answers what was not asked", where=self.worker)
@@ -188,7 +188,7 @@ def failed(last: int, error: SyftError) -> Frames:
     return wire.encode(Answered(last, failure_of(error)))
 
 
-def sealed_value(frames: Frames) -> msgspec.Raw | None:
+def raw_value(frames: Frames) -> msgspec.Raw | None:
     """Pick the still encoded value out of an encoded Value; None if the answer is another. Raises MalformedMessage."""
     _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
     if peek_tag(answer) != b"value":

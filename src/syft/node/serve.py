@@ -16,7 +16,7 @@ from ..errors import BadConfig, NodeError
 from .certs import Bundle
 from .config import Address, Config, parse_address
 from .engines import Engine
-from .nursery import Nursery
+from .forkserver import ForkServer
 
 
 def serve(
@@ -48,12 +48,12 @@ def serve(
             listened at.
     """
     with ExitStack() as stack:
-        # Before the config and the key are in this process, of which the nursery is a fork.
-        nursery = None if on_ray else stack.enter_context(closing(Nursery()))
+        # Before the config and the key are in this process, of which the fork server is a fork.
+        forkserver = None if on_ray else stack.enter_context(closing(ForkServer()))
         config = Config.load(file, owner)
         tell(f"data sets: {', '.join(data.name for data in config.data) or 'none'}")
         tell(f"audit log and requests are kept in {config.state}")
-        engine = nursery or stack.enter_context(closing(_cluster(config)))
+        engine = forkserver or stack.enter_context(closing(_cluster(config)))
         try:
             parse_address(listen, lowest=0)
         except ValueError as error:
@@ -90,19 +90,19 @@ def _serve(
 
     from .. import limits
     from .data import load
-    from .desk import Desk
     from .gate import Gate
     from .health import Health
     from .link import OPTIONS
+    from .state import NodeState
     from .walls import standing
 
     tell(f"walls of rooms: {', '.join(standing())}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each client takes several
-    desk = Desk(config, load)
-    gate, health = Gate(bundle, engine, desk), Health()
+    state = NodeState(config, load)
+    gate, health = Gate(bundle, engine, state), Health()
     server = grpc.server(
-        ThreadPoolExecutor(limits.SESSIONS_OF_A_ROOM * config.limits.clients + limits.ERRANDS),
+        ThreadPoolExecutor(limits.SESSIONS_OF_A_ROOM * config.limits.clients + limits.DELIVERIES),
         handlers=[gate, health.handler()],
         options=[
             ("grpc.so_reuseport", 0),
@@ -119,17 +119,17 @@ def _serve(
     if metrics is not None:
         from .metrics import serve_metrics
 
-        tell(f"metrics at {serve_metrics(metrics, gate, desk)}")
+        tell(f"metrics at {serve_metrics(metrics, gate, state)}")
     server.start()
     stopped = _on_signal()
     address = f"{listen.rpartition(':')[0]}:{port}"
-    desk.opened(address)
+    state.opened(address)
     tell(f"ready at {address}")
     ended, _, _ = select.select([stopped.fileno(), engine.end, *ends], [], [])
     health.enter_graceful_shutdown()
     gate.close()
     server.stop(limits.GOODBYE_SECONDS).wait()
-    desk.close()
+    state.close()
     if engine.end in ended:
         raise NodeError("the process that starts rooms has ended", where=config.owner, mend="Start the node again.")
 

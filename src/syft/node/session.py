@@ -20,7 +20,7 @@ from ..messages import Done, Get, Retire, Search
 from ..wire import Id, Name
 from . import release as release_of
 from .counts import Counts
-from .envelopes import FOR_THE_GATE, Answered, Batch, Frames, SealedBatch, header, peek_tag, size_of
+from .records import FOR_THE_GATE, Answered, Batch, Frames, RawBatch, header, peek_tag, size_of
 from .release import Move, Movement, Shape
 from .tenancy import ANSWERS, Tenancy, with_policies
 
@@ -106,7 +106,7 @@ class Session:
 
     def accept(self, frames: Frames) -> bool:
         """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
-        batch = wire.unpack(header(frames), SealedBatch)
+        batch = wire.unpack(header(frames), RawBatch)
         with self._lock:
             self._forget(batch.received)
         if not batch.messages:
@@ -121,7 +121,7 @@ class Session:
                 self._pass_on(batch, frames, last)
         return True
 
-    def _pass_on(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+    def _pass_on(self, batch: RawBatch, frames: Frames, last: int) -> None:
         if self.caller != self.tenancy.client:  # a client's own has no policies
             self.tenancy.enter(batch.policies)
         self.tenancy.bring_in(header(frames))
@@ -136,13 +136,13 @@ class Session:
                 raise MalformedMessage("a node does not take such a message", where=self.tenancy.room.worker)
             self._gate.answer(self, last, message)
 
-    def _take_reply(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+    def _take_reply(self, batch: RawBatch, frames: Frames, last: int) -> None:
         """Give the room the answer to a call."""
         _, worker, seq, answer = wire.unpack(batch.messages[0], tuple[str, Name, Id, msgspec.Raw])
         self.tenancy.take_reply(worker, [msgspec.msgpack.encode((seq, answer)), *frames[1:]])
         self.answer(wire.encode(Answered(last, Done())))
 
-    def _to_room(self, batch: SealedBatch, frames: Frames, last: int, asked: bytes) -> None:
+    def _to_room(self, batch: RawBatch, frames: Frames, last: int, asked: bytes) -> None:
         """Give a batch to the room, and of its answer to the caller what may leave."""
         tenancy = self.tenancy
         if not batch.asks:
@@ -157,7 +157,7 @@ class Session:
 
             tenancy.room.send(frames, last, receive)
 
-    def _get(self, batch: SealedBatch, frames: Frames, last: int) -> None:
+    def _get(self, batch: RawBatch, frames: Frames, last: int) -> None:
         """As ``_to_room``, for a batch that ends in a Get: what is refused has not been taken."""
         tenancy, message = self.tenancy, wire.unpack(batch.messages[-1], Get)
         is_client = self.caller == tenancy.client

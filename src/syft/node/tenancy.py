@@ -39,12 +39,12 @@ from ..wire import Meta
 from .audit import Entry
 from .channel import Carrier
 from .data import Offer
-from .desk import Desk, Tenant
 from .engines import Engine, Order
-from .envelopes import Answered, Batch, Frames, SealedAnswered, SealedBatch, header, peek_tag
 from .link import Link
+from .records import Answered, Batch, Frames, RawAnswered, RawBatch, header, peek_tag
 from .release import Decision, Get, Move, Movement, Policy, Release, Shape, judge
 from .rooms import Room, ending, failed
+from .state import NodeState, Tenant
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Tenancy:
         self,
         client: str,
         engine: Engine,
-        desk: Desk,
+        state: NodeState,
         dial: Callable[[str, str], grpc.Channel],
         call_client: Callable[[str, str, Frames], None],
         changed: Callable[[], None],
@@ -83,22 +83,22 @@ class Tenancy:
         self.client, self.name = client, secrets.token_hex(6)
         self.since = datetime.now(UTC)
         self.entered: frozenset[Policy] = frozenset()
-        self._desk, self._dial, self._call_client, self._changed = desk, dial, call_client, changed
+        self._state, self._dial, self._call_client, self._changed = state, dial, call_client, changed
         self._lock = threading.RLock()
-        self._errands = ThreadPoolExecutor(limits.ERRANDS_OF_A_ROOM, f"errand of {client}")
+        self._tasks = ThreadPoolExecutor(limits.TASKS_OF_A_ROOM, f"task of {client}")
         self._peers: dict[str, Introduce] = {}
-        self._lines: dict[str, _Line] = {}
+        self._routes: dict[str, _Route] = {}
         self._noted: dict[
             Release, tuple[str, ...]
         ] = {}  # by which policies a release was permitted, while it is awaited
         self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
         # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
         self._offered = {
-            secrets.randbits(62) | 1 << 62: offer for offer in desk.offers if offer.policy.lets_use(client)
+            secrets.randbits(62) | 1 << 62: offer for offer in state.offers if offer.policy.lets_use(client)
         }
         self._outside = dict(self._offered)
-        own = desk.limits
-        order = Order(desk.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
+        own = state.limits
+        order = Order(state.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
         self.room = Room(engine, order, self._call)
 
     @property
@@ -107,18 +107,18 @@ class Tenancy:
         entered = tuple(sorted({policy.name for policy in self.entered}))
         return Tenant(self.name, self.client, self.room.pid, self.room.place, self.since, entered)
 
-    def errand(self, work: Callable[..., Frames], *arguments: Any) -> Future[Frames]:
+    def start(self, work: Callable[..., Frames], *arguments: Any) -> Future[Frames]:
         """Have something done that takes its time, beside what else the client asks."""
-        return self._errands.submit(work, *arguments)
+        return self._tasks.submit(work, *arguments)
 
     def close(self) -> None:
         """End the room, hang up its calls, and forget the values that it asked to get."""
         self.room.close()
-        self._errands.shutdown(wait=False, cancel_futures=True)
-        for line in list(self._lines.values()):
-            line.close()
+        self._tasks.shutdown(wait=False, cancel_futures=True)
+        for route in list(self._routes.values()):
+            route.close()
         try:
-            self._desk.requests.withdraw(self.name)
+            self._state.requests.withdraw(self.name)
         except AuditFailed as error:
             _log.error("requests of %s stay open until the next client leaves: %s", self.client, error)
 
@@ -132,14 +132,14 @@ class Tenancy:
         """
         new = frozenset(policies) - self.entered
         if new:
-            owned = {offer.policy for offer in self._desk.offers}
-            if any(policy.owner == self._desk.owner and policy not in owned for policy in new):
-                raise NotPermitted("the owner of this node has no such policy", where=self._desk.owner)
+            owned = {offer.policy for offer in self._state.offers}
+            if any(policy.owner == self._state.owner and policy not in owned for policy in new):
+                raise NotPermitted("the owner of this node has no such policy", where=self._state.owner)
             self.room.finish_answers()
             with self._lock:
                 if len(self.entered | new) > limits.MAX_POLICIES:
                     raise LimitExceeded(
-                        f"the data in a room has {limits.MAX_POLICIES} policies at most", where=self._desk.owner
+                        f"the data in a room has {limits.MAX_POLICIES} policies at most", where=self._state.owner
                     )
                 self.entered |= new
             self._changed()
@@ -166,12 +166,12 @@ class Tenancy:
     def decide(self, release: Release) -> Decision:
         """Judge a release by all that has entered so far. Raises AuditFailed."""
         entered = self.entered
-        approvals = self._desk.requests.approvals(self.client, self.name) if entered else ()
+        approvals = self._state.requests.approvals(self.client, self.name) if entered else ()
         return judge(release, self.client, self.name, entered, approvals)
 
     def note(self, release: Release, decision: Decision) -> None:
         """Write down a release and its answer. Raises AuditFailed."""
-        self._desk.audit.note(self.client, self.name, release, decision)
+        self._state.audit.note(self.client, self.name, release, decision)
 
     def permit(self, release: Release) -> Decision:
         """Judge a release and, where private data entered, write it down. Raises NotPermitted, AuditFailed."""
@@ -191,12 +191,12 @@ class Tenancy:
         """
         tag = b""
         try:
-            answer = wire.unpack(header(frames), SealedAnswered).answer
+            answer = wire.unpack(header(frames), RawAnswered).answer
             tag = peek_tag(answer)
             if tag == b"failure":
                 return self._cut(asked, frames, answer, last)
             if tag != ANSWERS[asked]:
-                raise MalformedMessage("the room gives no such answer", where=self._desk.owner)
+                raise MalformedMessage("the room gives no such answer", where=self._state.owner)
             if tag == b"done":
                 return wire.encode(Answered(last, Done()))
             if tag == b"found":
@@ -204,13 +204,13 @@ class Tenancy:
             if tag == b"value":
                 self._check_still(release)
             elif self.entered:
-                if answer != _RAN_FOR_NOTHING or not self._desk.tells_failures(self.client):
+                if answer != _RAN_FOR_NOTHING or not self._state.tells_failures(self.client):
                     self.permit(release)
                 kind: type[Ran | Placed] = Ran if tag == b"ran" else Placed
                 return wire.encode(Answered(last, wire.unpack(answer, kind)))
             return frames
         except MalformedMessage:
-            return self.refusal(MalformedMessage("the room's answer cannot be read", where=self._desk.owner), last)
+            return self.refusal(MalformedMessage("the room's answer cannot be read", where=self._state.owner), last)
         except SyftError as error:
             if tag == b"placed" and isinstance(error, NotPermitted):
                 return wire.encode(Answered(last, Done()))
@@ -231,7 +231,7 @@ class Tenancy:
         """Return the answer that a message failed for a reason of the gate's own."""
         if isinstance(error, AuditFailed):
             _log.error("%s", error)
-            error = AuditFailed("this node cannot write down what leaves it, so nothing does", where=self._desk.owner)
+            error = AuditFailed("this node cannot write down what leaves it, so nothing does", where=self._state.owner)
         return failed(last, error)
 
     def _found(self, found: Found, query: tuple[str, ...]) -> Found:
@@ -262,29 +262,29 @@ class Tenancy:
             return frames
         failure = wire.unpack(answer, Failure)
         if failure.code == WorkerShut.code:
-            return failed(last, ending(self._desk.owner))
+            return failed(last, ending(self._state.owner))
         kind = BY_CODE.get(failure.code, SyftError)
         _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, _MAX_LOGGED, failure.what)
         sees_shapes = self.decide(Shape())
         if not sees_shapes.allowed:
-            is_told, now = self._desk.tells_failures(self.client, 1), datetime.now(UTC)
+            is_told, now = self._state.tells_failures(self.client, 1), datetime.now(UTC)
             reason = f"a call failed: {kind.code}" if is_told else "too many calls failed"
             entry = Entry(now, self.client, "failure", is_told, reason, self.name, policies=sees_shapes.policies)
-            self._desk.audit.append(entry)
+            self._state.audit.append(entry)
             if not is_told:
                 if asked == b"run":
                     self.permit(Shape())
                 return wire.encode(Answered(last, Done()))
         error = kind(
             f"the room reports: {kind.code}",
-            where=self._desk.owner,
+            where=self._state.owner,
             mend="Private data is in your room, so only the owner's log has the details.",
             asked_at=failure.asked_at if sees_shapes.allowed and failure.asked_at <= last else 0,
         )
         return failed(last, error)
 
     def _denial(self, release: Release, decision: Decision) -> NotPermitted:
-        where, reason = self._desk.owner, decision.reason
+        where, reason = self._state.owner, decision.reason
         match release:
             case Get(object=object):
                 mend = "Ask the owner to let you: ptr.request(reason=...)."
@@ -304,7 +304,7 @@ class Tenancy:
         Whether it is a node or in the client's process is said once, since what goes there is judged by it.
         Raises Misuse, LimitExceeded.
         """
-        where = self._desk.owner
+        where = self._state.owner
         with self._lock:
             if message.worker not in self._peers and len(self._peers) >= limits.DELEGATES:
                 raise LimitExceeded(f"a room reaches {limits.DELEGATES} workers elsewhere", where=where)
@@ -316,23 +316,23 @@ class Tenancy:
                     mend=f"Connect to {where} anew.",
                 )
             self._peers[message.worker] = message
-            line = self._lines.get(message.worker)
-            if line is not None and line.is_lost:
-                del self._lines[message.worker]
+            route = self._routes.get(message.worker)
+            if route is not None and route.is_lost:
+                del self._routes[message.worker]
 
     def _call(self, worker: str, frames: Frames) -> None:
         """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
-        batch = wire.unpack(header(frames), SealedBatch)
-        line = self._lines.get(worker) or _Line(self, worker)
+        batch = wire.unpack(header(frames), RawBatch)
+        route = self._routes.get(worker) or _Route(self, worker)
         try:
             peer = self._find(worker)
-            self._lines[worker] = line  # only now: a room can name any number of others
+            self._routes[worker] = route  # only now: a room can name any number of others
             batch.policies = tuple(self._permit_call(worker))
-            if line.link is None:
-                line.link = self._open(peer, line)
+            if route.link is None:
+                route.link = self._open(peer, route)
         except SyftError as error:
-            line.lose(error)
-        line.send(batch, frames)
+            route.lose(error)
+        route.send(batch, frames)
 
     def _permit_call(self, worker: str) -> frozenset[Policy]:
         """Judge whether the room may talk to ``worker``; write it down once for all that entered so far.
@@ -347,7 +347,7 @@ class Tenancy:
         before, decision = self._told.get(worker, (None, None))
         if decision is None or before != entered:
             decision = judge(release, self.client, self.name, entered)
-            self._desk.audit.append(
+            self._state.audit.append(
                 Entry(
                     datetime.now(UTC),
                     self.client,
@@ -363,7 +363,7 @@ class Tenancy:
         if not decision.allowed:
             raise SendNotPermitted(
                 f"what is in this room may not go to {worker}: {decision.reason}",
-                where=self._desk.owner,
+                where=self._state.owner,
                 mend="Compute with the two in rooms apart: connect once more.",
             )
         return frozenset() if is_clients else entered
@@ -378,23 +378,23 @@ class Tenancy:
             )
         return peer
 
-    def _open(self, peer: Introduce, line: _Line) -> Carrier:
+    def _open(self, peer: Introduce, route: _Route) -> Carrier:
         if not peer.address:
             return _CallsOfClient(peer.worker, lambda frames: self._call_client(self.client, peer.token, frames))
-        return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, line.arrived, line.lose)
+        return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, route.arrived, route.lose)
 
     def take_reply(self, worker: str, frames: Frames) -> None:
         """Pass on the client's answer to a call. Raises MalformedMessage: nothing was asked."""
-        line = self._lines.get(worker)
-        if line is None or worker not in self._peers or self._peers[worker].address:
-            raise MalformedMessage("an answer to what was not asked", where=self._desk.owner)
-        line.arrived(frames)
+        route = self._routes.get(worker)
+        if route is None or worker not in self._peers or self._peers[worker].address:
+            raise MalformedMessage("an answer to what was not asked", where=self._state.owner)
+        route.arrived(frames)
 
     def lose_calls(self, token: str, error: SyftError) -> None:
         """The session of this token has ended: workers to whom it leads are out of reach."""
         for peer in list(self._peers.values()):
-            if not peer.address and peer.token == token and peer.worker in self._lines:
-                self._lines[peer.worker].lose(error)
+            if not peer.address and peer.token == token and peer.worker in self._routes:
+                self._routes[peer.worker].lose(error)
 
 
 class _CallsOfClient:
@@ -414,7 +414,7 @@ class _CallsOfClient:
         """The session is the client's to end."""
 
 
-class _Line:
+class _Route:
     """A room's way to one worker elsewhere. Once a batch is lost so is the way: every question gets the error."""
 
     def __init__(self, tenancy: Tenancy, worker: str) -> None:
@@ -428,7 +428,7 @@ class _Line:
     def is_lost(self) -> bool:
         return self._error is not None
 
-    def send(self, batch: SealedBatch, frames: Frames) -> None:
+    def send(self, batch: RawBatch, frames: Frames) -> None:
         """Send a batch, or answer it with the error."""
         last = batch.first + len(batch.messages) - 1
         with self._lock:
@@ -442,7 +442,7 @@ class _Line:
 
     def arrived(self, frames: Frames) -> None:
         """Pass on an answer, with whose data it brings. Raises MalformedMessage."""
-        answered = wire.unpack(header(frames), SealedAnswered)
+        answered = wire.unpack(header(frames), RawAnswered)
         with self._lock:
             if not self._asked or self._asked.popleft() != answered.seq:
                 raise MalformedMessage("an answer to what was not asked", where=self._worker)
@@ -470,7 +470,7 @@ class _Line:
 
 def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
     """Mark an answer as made of data of these policies."""
-    answered = wire.unpack(header(frames), SealedAnswered)
+    answered = wire.unpack(header(frames), RawAnswered)
     answered.policies = tuple(policies)
     return [msgspec.msgpack.encode(answered), *frames[1:]]
 

@@ -1,4 +1,4 @@
-"""The nursery: a warm process, with torch imported and nothing else, that rooms are forked from.
+"""The fork server: a warm process, with torch imported and nothing else, that rooms are forked from.
 
 It is forked itself before gRPC is imported and before any key is read, so that no room inherits
 either. The gate asks it for a room by sending it the room's end of a socket.
@@ -51,7 +51,7 @@ class Forked:
         os.close(self._descriptor)
 
 
-class Nursery:
+class ForkServer:
     """The gate's side: start it once, before threads and gRPC; then :meth:`open_room`."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Nursery:
             ) from error
 
     def close(self) -> None:
-        """Let the nursery end, and with it every room."""
+        """Let the fork server end, and with it every room."""
         self._orders.close()
         os.close(self.end)
         os.waitpid(self._pid, 0)

@@ -1,7 +1,7 @@
-"""The nursery of rooms on a machine of a cluster, and the rooms: as on the gate's own machine, but for the connections.
+"""Forks the rooms on a machine of a cluster: as on the gate's own machine, but for the connections.
 
 The actors of the rooms (:class:`.cluster_driver.Keeper`) connect to it, each for one room, which ends
-when its actor does. The nursery ends with the last of them.
+when its actor does. The fork server ends with the last of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import msgspec
 import torch
 
 from .. import limits, outline
-from . import lines
+from . import cluster_tls
 from .engines import Order
-from .envelopes import SocketSource, read_record
-from .nursery import live, use_no_terminal
+from .forkserver import live, use_no_terminal
+from .records import SocketSource, read_record
 from .walls import Walls, forget_environment
 
 _PR_SET_PDEATHSIG = 1
@@ -39,7 +39,7 @@ class Details(msgspec.Struct):
     certificate: str
 
 
-class RemoteNursery:
+class RemoteForkServer:
     """Forks a room for each actor that connects to ``listener``, until there are none."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -71,9 +71,9 @@ class RemoteNursery:
         if not details:
             actor.close()
             return
-        nursery, pid = os.getpid(), os.fork()
+        forkserver, pid = os.getpid(), os.fork()
         if pid == 0:
-            self._live(nursery, msgspec.json.decode(details, type=Details))
+            self._live(forkserver, msgspec.json.decode(details, type=Details))
         self._rooms[actor] = os.pidfd_open(pid)
         self._selector.register(actor, selectors.EVENT_READ, actor)
         self._selector.register(self._rooms[actor], selectors.EVENT_READ, actor)
@@ -89,14 +89,14 @@ class RemoteNursery:
         with actor, suppress(OSError):
             actor.send(b".")
 
-    def _live(self, nursery: int, details: Details) -> NoReturn:
+    def _live(self, forkserver: int, details: Details) -> NoReturn:
         """Connect to the gate, wait for an order, and be the room."""
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() == nursery:
+            if os.getppid() == forkserver:
                 for file in (self._listener, *self._rooms):
                     file.close()
-                batches, calls = lines.connect(details.host, details.port, details.token, details.certificate)
+                batches, calls = cluster_tls.connect(details.host, details.port, details.token, details.certificate)
                 (frame,) = read_record(SocketSource(batches))
                 keep = [connection.fileno() for line in (batches, calls) for connection in line.both]
                 live(msgspec.msgpack.decode(frame, type=Order), self._walls, batches, calls, keep=keep)
@@ -110,14 +110,14 @@ class RemoteNursery:
 
 
 def main(listener: socket.socket) -> None:
-    """Be a nursery, in a process of its own, which Ray does not count to an actor and end with it."""
+    """Be a fork server, in a process of its own, which Ray does not count to an actor and end with it."""
     if os.fork():
         return
     use_no_terminal()
     torch.set_num_threads(1)
     outline.warm()
     forget_environment()
-    RemoteNursery(listener).run()
+    RemoteForkServer(listener).run()
 
 
 if __name__ == "__main__":

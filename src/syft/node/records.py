@@ -68,7 +68,7 @@ class Batch(msgspec.Struct, array_like=True):
     messages: Batches
 
 
-class SealedBatch(msgspec.Struct, array_like=True):
+class RawBatch(msgspec.Struct, array_like=True):
     """A Batch as the gate reads it, which decodes no message.
 
     ``policies``: of the private data in the room that the batch comes from; those of a client's own have none.
@@ -88,7 +88,7 @@ class Answered(msgspec.Struct, array_like=True):
     answer: Answer
 
 
-class SealedAnswered(msgspec.Struct, array_like=True):
+class RawAnswered(msgspec.Struct, array_like=True):
     """An Answered as the gate reads it; ``policies`` come with what a delegate takes to its own room."""
 
     seq: Id

@@ -11,14 +11,14 @@ import ssl
 from typing import Any, Final
 
 from .. import limits
-from .envelopes import SocketSource
+from .records import SocketSource
 
 #: The connections of a room, in the order of their numbers: where the room reads, and where it writes.
 CONNECTIONS: Final = 4
 TOKEN_BYTES: Final = 16
 
 
-class Line(ssl.SSLSocket):
+class Duplex(ssl.SSLSocket):
     """Once it has a ``writer``, two connections as one socket: it reads from itself and writes to that."""
 
     writer: ssl.SSLSocket | None = None
@@ -43,16 +43,16 @@ class Line(ssl.SSLSocket):
         return self, self.writer or self
 
 
-def join(reader: ssl.SSLSocket, writer: ssl.SSLSocket) -> Line:
+def join(reader: ssl.SSLSocket, writer: ssl.SSLSocket) -> Duplex:
     """Make two connections one socket."""
-    assert isinstance(reader, Line)
+    assert isinstance(reader, Duplex)
     reader.writer = writer
     for connection in (reader, writer):
         connection.settimeout(None)
     return reader
 
 
-def connect(host: str, port: int, token: bytes, certificate: str) -> tuple[Line, Line]:
+def connect(host: str, port: int, token: bytes, certificate: str) -> tuple[Duplex, Duplex]:
     """Connect to the gate; return the lines for batches and for calls. Raises OSError."""
     tls = context(ssl.PROTOCOL_TLS_CLIENT)
     tls.check_hostname = False  # only this certificate is trusted, wherever the gate is
@@ -82,7 +82,7 @@ def context(protocol: int) -> ssl.SSLContext:
     """Return what both sides begin with."""
     tls = ssl.SSLContext(protocol)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    tls.sslsocket_class = Line
+    tls.sslsocket_class = Duplex
     return tls
 
 

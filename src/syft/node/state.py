@@ -48,7 +48,7 @@ class Status(msgspec.Struct, frozen=True):
     tenants: tuple[Tenant, ...]
 
 
-class Desk:
+class NodeState:
     """The owner's papers, in the folder ``config.state``, which only one node uses at a time.
 
     Raises BadConfig: the folder cannot be made, or another node uses it.

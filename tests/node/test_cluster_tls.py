@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from syft.errors import BadConfig
-from syft.node import cluster, lines
+from syft.node import cluster, cluster_tls
 from syft.node.config import Ray
-from syft.node.envelopes import SocketSource, read_record, send_record
+from syft.node.records import SocketSource, read_record, send_record
 
 pytestmark = pytest.mark.in_process
 
@@ -28,12 +28,12 @@ def identity():
     return cluster._identity()
 
 
-def greeted(listener, tls, room, count=lines.CONNECTIONS):
+def greeted(listener, tls, room, count=cluster_tls.CONNECTIONS):
     """Let a room have ``count`` connections; tell which it took."""
     taken = []
     for _ in range(count):
         connection, _ = listener.accept()
-        encrypted, token, number = lines.greet(connection, tls)
+        encrypted, token, number = cluster_tls.greet(connection, tls)
         taken.append(token == room.token and room.arrive(number, encrypted))
         if not taken[-1]:
             encrypted.close()
@@ -46,8 +46,8 @@ def pair(listener, identity):
     tls, certificate = identity
     room = cluster._Room("a room", lambda: None)
     with ThreadPoolExecutor() as pool:
-        there = pool.submit(lines.connect, *listener.getsockname(), room.token, certificate)
-        assert greeted(listener, tls, room) == [True] * lines.CONNECTIONS
+        there = pool.submit(cluster_tls.connect, *listener.getsockname(), room.token, certificate)
+        assert greeted(listener, tls, room) == [True] * cluster_tls.CONNECTIONS
         here = room._here.result(10)
     yield room, here, there.result()
     room.kill()
@@ -95,8 +95,8 @@ def test_a_token_is_good_once(pair, listener, identity):
     room, _, _ = pair
     tls, certificate = identity
     with ThreadPoolExecutor() as pool:
-        again = pool.submit(lines.connect, *listener.getsockname(), room.token, certificate)
-        assert greeted(listener, tls, room) == [False] * lines.CONNECTIONS
+        again = pool.submit(cluster_tls.connect, *listener.getsockname(), room.token, certificate)
+        assert greeted(listener, tls, room) == [False] * cluster_tls.CONNECTIONS
         for line in again.result():
             for connection in line.both:
                 connection.close()
@@ -106,10 +106,10 @@ def test_a_room_talks_to_its_own_gate_only(listener, identity):
     tls, _ = identity
     _, anothers = cluster._identity()
     with ThreadPoolExecutor() as pool:
-        room = pool.submit(lines.connect, *listener.getsockname(), bytes(lines.TOKEN_BYTES), anothers)
+        room = pool.submit(cluster_tls.connect, *listener.getsockname(), bytes(cluster_tls.TOKEN_BYTES), anothers)
         connection, _ = listener.accept()
         with pytest.raises(OSError, match=r"(?i)unknown.ca"):
-            lines.greet(connection, tls)
+            cluster_tls.greet(connection, tls)
         with pytest.raises(OSError, match="certificate"):
             room.result(10)
 
@@ -120,7 +120,7 @@ def test_who_does_not_speak_tls_is_sent_away(listener, identity):
         stranger.sendall(bytes(64))
         connection, _ = listener.accept()
         with pytest.raises(OSError, match=r"(?i)ssl"):
-            lines.greet(connection, tls)
+            cluster_tls.greet(connection, tls)
 
 
 def test_a_room_that_never_comes_is_lost_with_a_reason():
