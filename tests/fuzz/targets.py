@@ -321,7 +321,7 @@ def _state() -> Any:
 def _tenancy(*entered: Policy) -> Tenancy:
     nothing: Any = lambda *_: None  # noqa: E731
     tenancy = Tenancy("carol", cast(Engine, _Engine()), _state(), nothing, nothing, nothing)
-    tenancy.introduce(messages.Introduce("alice", "", "token"))
+    tenancy.routes.introduce(messages.Introduce("alice", "", "token"))
     tenancy.enter(entered)
     return tenancy
 
@@ -368,8 +368,8 @@ def calling(data: bytes) -> None:
     for tenancy in _tenancies():
         for name in ("alice", "nobody"):
             with suppress(SyftError):
-                tenancy._call(name, frames)
-        assert tenancy._lines.keys() <= {"alice"}
+                tenancy.routes.call(name, frames)
+        assert tenancy.routes._routes.keys() <= {"alice"}
 
 
 TARGETS: dict[str, Target] = {

@@ -201,7 +201,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             self._sessions.pop(key, None)
             is_guest = key in self._delegates or tenancy not in self._tenancies
         if is_guest:
-            tenancy.lose_calls(key[1], away(self._worker))
+            tenancy.routes.lose(key[1], away(self._worker))
             return
         with self._lock:
             self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
@@ -265,7 +265,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         if isinstance(message, Expect):
             self._deliveries.expect(tenancy, message)
         elif isinstance(message, Introduce):
-            tenancy.introduce(message)
+            tenancy.routes.introduce(message)
         else:
             token = secrets.token_hex(16)
             with self._lock:

@@ -139,7 +139,7 @@ class Session:
     def _take_reply(self, batch: RawBatch, frames: Frames, last: int) -> None:
         """Give the room the answer to a call."""
         _, worker, seq, answer = wire.unpack(batch.messages[0], tuple[str, Name, Id, msgspec.Raw])
-        self.tenancy.take_reply(worker, [msgspec.msgpack.encode((seq, answer)), *frames[1:]])
+        self.tenancy.routes.take_reply(worker, [msgspec.msgpack.encode((seq, answer)), *frames[1:]])
         self.answer(wire.encode(Answered(last, Done())))
 
     def _to_room(self, batch: RawBatch, frames: Frames, last: int, asked: bytes) -> None:

@@ -1,8 +1,8 @@
 """A client's tenancy at a node: its room, the private data that entered it, and what may leave it.
 
 Everything that a room says is judged here, by the policies of all private data that entered, before
-it goes on: values, metadata that the caller could not tell beforehand, errors, and what the room
-asks of workers elsewhere. Where nothing private entered, all is the client's own.
+it goes on: values, metadata that the caller could not tell beforehand, and errors; what the room asks
+of workers elsewhere, in :mod:`syft.node.routes`. Where nothing private entered, all is the client's own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -27,23 +26,20 @@ from ..errors import (
     GetNotPermitted,
     LimitExceeded,
     MalformedMessage,
-    Misuse,
     NotPermitted,
     SendNotPermitted,
     SyftError,
-    WorkerNotFound,
     WorkerShut,
 )
-from ..messages import Called, Done, Failure, Found, Introduce, Placed, Put, Ran
+from ..messages import Done, Failure, Found, Placed, Put, Ran
 from ..wire import Meta
 from .audit import Entry
-from .channel import Carrier
 from .data import Offer
 from .engines import Engine, Order
-from .link import Link
-from .records import Answered, Batch, Frames, RawAnswered, RawBatch, header, peek_tag
-from .release import Decision, Get, Move, Movement, Policy, Release, Shape, judge
+from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
+from .release import Decision, Get, Move, Policy, Release, Shape, judge
 from .rooms import Room, ending, failed
+from .routes import Routes
 from .state import NodeState, Tenant
 
 _log = logging.getLogger(__name__)
@@ -83,15 +79,11 @@ class Tenancy:
         self.client, self.name = client, secrets.token_hex(6)
         self.since = datetime.now(UTC)
         self.entered: frozenset[Policy] = frozenset()
-        self._state, self._dial, self._call_client, self._changed = state, dial, call_client, changed
+        self._state, self._changed = state, changed
         self._lock = threading.RLock()
         self._tasks = ThreadPoolExecutor(limits.TASKS_OF_A_ROOM, f"task of {client}")
-        self._peers: dict[str, Introduce] = {}
-        self._routes: dict[str, _Route] = {}
-        self._noted: dict[
-            Release, tuple[str, ...]
-        ] = {}  # by which policies a release was permitted, while it is awaited
-        self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
+        # By which policies a release was permitted, while it is awaited.
+        self._noted: dict[Release, tuple[str, ...]] = {}
         # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
         self._offered = {
             secrets.randbits(62) | 1 << 62: offer for offer in state.offers if offer.policy.lets_use(client)
@@ -99,7 +91,8 @@ class Tenancy:
         self._outside = dict(self._offered)
         own = state.limits
         order = Order(state.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
-        self.room = Room(engine, order, self._call)
+        self.routes = Routes(self, state, dial, call_client)
+        self.room = Room(engine, order, self.routes.call)
 
     @property
     def shown(self) -> Tenant:
@@ -115,8 +108,7 @@ class Tenancy:
         """End the room, hang up its calls, and forget the values that it asked to get."""
         self.room.close()
         self._tasks.shutdown(wait=False, cancel_futures=True)
-        for route in list(self._routes.values()):
-            route.close()
+        self.routes.close()
         try:
             self._state.requests.withdraw(self.name)
         except AuditFailed as error:
@@ -295,177 +287,6 @@ class Tenancy:
             case Shape():
                 mend = "Use a form with a fixed shape, such as torch.where or multiplication by a mask."
                 return NotPermitted(f"this shape may not be seen: {reason}", where=where, mend=mend)
-
-    # ---- calls to workers elsewhere ----
-
-    def introduce(self, message: Introduce) -> None:
-        """Remember how to reach a worker elsewhere for this room, also anew after its way was lost.
-
-        Whether it is a node or in the client's process is said once, since what goes there is judged by it.
-        Raises Misuse, LimitExceeded.
-        """
-        where = self._state.owner
-        with self._lock:
-            if message.worker not in self._peers and len(self._peers) >= limits.DELEGATES:
-                raise LimitExceeded(f"a room reaches {limits.DELEGATES} workers elsewhere", where=where)
-            known = self._peers.get(message.worker, message)
-            if bool(known.address) != bool(message.address):
-                raise Misuse(
-                    f"this node has been told where {message.worker!r} is",
-                    where=where,
-                    mend=f"Connect to {where} anew.",
-                )
-            self._peers[message.worker] = message
-            route = self._routes.get(message.worker)
-            if route is not None and route.is_lost:
-                del self._routes[message.worker]
-
-    def _call(self, worker: str, frames: Frames) -> None:
-        """Send the room's batch on to a worker elsewhere, with the policies of what it may be made of."""
-        batch = wire.unpack(header(frames), RawBatch)
-        route = self._routes.get(worker) or _Route(self, worker)
-        try:
-            peer = self._find(worker)
-            self._routes[worker] = route  # only now: a room can name any number of others
-            batch.policies = tuple(self._permit_call(worker))
-            if route.link is None:
-                route.link = self._open(peer, route)
-        except SyftError as error:
-            route.lose(error)
-        route.send(batch, frames)
-
-    def _permit_call(self, worker: str) -> frozenset[Policy]:
-        """Judge whether the room may talk to ``worker``; write it down once for all that entered so far.
-
-        Return the policies that go with what it says; a worker in the client's process is the client.
-        """
-        entered = self.entered
-        if not entered:
-            return entered
-        is_clients = worker in self._peers and not self._peers[worker].address
-        release: Release = Get(0) if is_clients else Move(0, worker, Movement.OPEN)
-        before, decision = self._told.get(worker, (None, None))
-        if decision is None or before != entered:
-            decision = judge(release, self.client, self.name, entered)
-            self._state.audit.append(
-                Entry(
-                    datetime.now(UTC),
-                    self.client,
-                    "call",
-                    decision.allowed,
-                    decision.reason,
-                    room=self.name,
-                    to=worker,
-                    policies=decision.policies,
-                )
-            )
-            self._told[worker] = entered, decision
-        if not decision.allowed:
-            raise SendNotPermitted(
-                f"what is in this room may not go to {worker}: {decision.reason}",
-                where=self._state.owner,
-                mend="Compute with the two in rooms apart: connect once more.",
-            )
-        return frozenset() if is_clients else entered
-
-    def _find(self, worker: str) -> Introduce:
-        peer = self._peers.get(worker)
-        if peer is None:
-            raise WorkerNotFound(
-                f"{self.room.worker} has not been told where {worker!r} is",
-                where=self.room.worker,
-                mend="Connect to it, and send the pointer itself.",
-            )
-        return peer
-
-    def _open(self, peer: Introduce, route: _Route) -> Carrier:
-        if not peer.address:
-            return _CallsOfClient(peer.worker, lambda frames: self._call_client(self.client, peer.token, frames))
-        return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, route.arrived, route.lose)
-
-    def take_reply(self, worker: str, frames: Frames) -> None:
-        """Pass on the client's answer to a call. Raises MalformedMessage: nothing was asked."""
-        route = self._routes.get(worker)
-        if route is None or worker not in self._peers or self._peers[worker].address:
-            raise MalformedMessage("an answer to what was not asked", where=self._state.owner)
-        route.arrived(frames)
-
-    def lose_calls(self, token: str, error: SyftError) -> None:
-        """The session of this token has ended: workers to whom it leads are out of reach."""
-        for peer in list(self._peers.values()):
-            if not peer.address and peer.token == token and peer.worker in self._routes:
-                self._routes[peer.worker].lose(error)
-
-
-class _CallsOfClient:
-    """Carries a room's batches for one worker to the client's process."""
-
-    def __init__(self, worker: str, call: Callable[[Frames], None]) -> None:
-        self._worker, self._call = worker, call
-
-    def send(self, last: int, frames: Frames) -> None:
-        called = Called(self._worker, bytes(header(frames)))
-        self._call([*wire.encode(Answered(0, called)), *frames[1:]])
-
-    def acknowledge(self, last: int) -> None:
-        """The session keeps what has not arrived."""
-
-    def close(self) -> None:
-        """The session is the client's to end."""
-
-
-class _Route:
-    """A room's way to one worker elsewhere. Once a batch is lost so is the way: every question gets the error."""
-
-    def __init__(self, tenancy: Tenancy, worker: str) -> None:
-        self._tenancy, self._worker = tenancy, worker
-        self._lock = threading.Lock()
-        self._asked: deque[int] = deque()
-        self._error: SyftError | None = None
-        self.link: Carrier | None = None
-
-    @property
-    def is_lost(self) -> bool:
-        return self._error is not None
-
-    def send(self, batch: RawBatch, frames: Frames) -> None:
-        """Send a batch, or answer it with the error."""
-        last = batch.first + len(batch.messages) - 1
-        with self._lock:
-            error = self._error
-            if error is None and batch.asks:
-                self._asked.append(last)
-        if error is None and self.link is not None:
-            self.link.send(last, [msgspec.msgpack.encode(batch), *frames[1:]])
-        elif error is not None and batch.asks:
-            self._answer(self._tenancy.refusal(error, last))
-
-    def arrived(self, frames: Frames) -> None:
-        """Pass on an answer, with whose data it brings. Raises MalformedMessage."""
-        answered = wire.unpack(header(frames), RawAnswered)
-        with self._lock:
-            if not self._asked or self._asked.popleft() != answered.seq:
-                raise MalformedMessage("an answer to what was not asked", where=self._worker)
-        self._tenancy.enter(answered.policies)
-        if self.link is not None:
-            self.link.acknowledge(answered.seq)
-        self._answer(frames)
-
-    def lose(self, error: SyftError) -> None:
-        """The way is lost, for good."""
-        with self._lock:
-            self._error = self._error or error
-            asked, self._asked = self._asked, deque()
-        for last in asked:
-            self._answer(self._tenancy.refusal(error, last))
-
-    def close(self) -> None:
-        """Hang up."""
-        if self.link is not None:
-            self.link.close()
-
-    def _answer(self, frames: Frames) -> None:
-        self._tenancy.room.answer_call(self._worker, frames)
 
 
 def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
