@@ -13,8 +13,8 @@ from queue import SimpleQueue
 import torch
 
 from .. import limits, wire
-from ..checks import Guard
 from ..errors import NotPermitted, SyftError
+from ..guard import Guard
 from ..messages import Get, Put, Release, Reply, Request, Retain, Retire, Run
 from ..operators import BY_NAME
 from ..wire import Frame, Reference

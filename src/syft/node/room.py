@@ -14,8 +14,8 @@ from contextlib import suppress
 import torch
 
 from .. import limits, wire
-from ..checks import Guard
 from ..errors import IdInUse, LimitExceeded, NotPermitted, SyftError
+from ..guard import Guard
 from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
 from ..transport import InProcess

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import syft as sy
 from syft import checks
-from syft.checks import Guard
 from syft.errors import LimitExceeded, MalformedMessage, OperatorFailed
+from syft.guard import Guard
 from syft.operators import BY_NAME, allowed
 from syft.store import Store
 
