@@ -6,11 +6,9 @@ finds. ``SEEDS`` has valid input for each.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -20,8 +18,7 @@ from syft import limits, messages, wire
 from syft.errors import BY_CODE, LimitExceeded, MalformedMessage, SyftError, WorkerNotFound
 from syft.node import gate, release
 from syft.node.audit import Entry
-from syft.node.config import Limits, parse_address
-from syft.node.engines import Engine, Order
+from syft.node.config import parse_address
 from syft.node.records import (
     Answered,
     Batch,
@@ -42,6 +39,7 @@ from syft.node.tenancy import Tenancy
 from syft.wire import Meta, Ref, Reference
 from syft.worker import Worker
 
+from ..node import fakes
 from .mutation import frames_of, record
 
 Target = Callable[[bytes], None]
@@ -287,40 +285,9 @@ def room(data: bytes) -> None:
 # ---- what leaves a room ----------------------------------------------------------------------
 
 
-class _Process:
-    """A room's process that has hung up."""
-
-    pid, place = 0, "nowhere"
-
-    def __init__(self) -> None:
-        (self.batches, theirs), (self.calls, also_theirs) = socket.socketpair(), socket.socketpair()
-        theirs.close()
-        also_theirs.close()
-
-    def kill(self) -> None: ...
-    def hang_up(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Engine:
-    def open_room(self, order: Order) -> _Process:
-        return _Process()
-
-
-def _state() -> Any:
-    return SimpleNamespace(
-        owner="bob",
-        offers=[],
-        limits=Limits(),
-        audit=SimpleNamespace(note=lambda *_: None, append=lambda *_: None),
-        tells_failures=lambda *_: True,
-        requests=SimpleNamespace(approvals=lambda *_: (), withdraw=lambda *_: None),
-    )
-
-
 def _tenancy(*entered: Policy) -> Tenancy:
     nothing: Any = lambda *_: None  # noqa: E731
-    tenancy = Tenancy("carol", cast(Engine, _Engine()), _state(), nothing, nothing, nothing)
+    tenancy = Tenancy("carol", fakes.Engine(), fakes.state(), nothing, nothing, nothing)
     tenancy.routes.introduce(messages.Introduce("alice", "", "token"))
     tenancy.enter(entered)
     return tenancy

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -16,9 +19,13 @@ from syft import limits
 from syft.errors import BadCertificate, LimitExceeded, Misuse, WorkerShut
 from syft.messages import Delegate, Introduce
 from syft.node.certs import Bundle, tls_name
+from syft.node.config import Limits
+from syft.node.gate import Gate
 from syft.node.link import SESSION
+from syft.node.records import Opening
 
 from ..chaos.conftest import until
+from . import fakes
 
 pytestmark = pytest.mark.in_process
 
@@ -80,6 +87,70 @@ def test_where_a_worker_is_is_said_once(bob):
     bob._channel.request(Introduce("alice", "127.0.0.1:2", "another"))
     with pytest.raises(Misuse, match="has been told where 'alice' is"):
         bob._channel.request(Introduce("alice", "", "another"))
+
+
+class SlowEngine(fakes.Engine):
+    """Opens its first room, or fails to, when it is told to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.asked, self.goes_on = threading.Event(), threading.Event()
+        self.fails, self.opened = fails, 0
+
+    def open_room(self, order):
+        self.opened += 1
+        if self.opened == 1:
+            self.asked.set()
+            assert self.goes_on.wait(20)
+            if self.fails:
+                raise WorkerShut("no room")
+        return super().open_room(order)
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def gate_of(engine, clients):
+    return Gate(SimpleNamespace(name="bob"), engine, fakes.state(Limits(clients=clients)))
+
+
+def test_a_room_that_is_long_in_opening_keeps_its_place_and_nobody_waiting(threads):
+    engine = SlowEngine()
+    gate = gate_of(engine, clients=2)
+    first = threads.submit(gate._session, "carol", Opening("one", 0, False))
+    assert engine.asked.wait(20)
+    again = threads.submit(gate._session, "carol", Opening("one", 0, False))  # its connection dropped meanwhile
+    assert gate._session("dave", Opening("other", 0, False)).caller == "dave"
+    with pytest.raises(LimitExceeded, match="2 clients already"):
+        gate._session("erin", Opening("third", 0, False))
+    engine.goes_on.set()
+    assert first.result(20) is again.result(20)
+    assert engine.opened == 2
+    gate.close()
+
+
+def test_a_room_that_cannot_be_opened_leaves_its_place_to_others(threads):
+    engine = SlowEngine(fails=True)
+    engine.goes_on.set()
+    gate = gate_of(engine, clients=1)
+    with pytest.raises(WorkerShut, match="no room"):
+        gate._session("carol", Opening("one", 0, False))
+    assert gate._session("carol", Opening("one", 0, False)).caller == "carol"
+    gate.close()
+
+
+def test_a_room_that_opens_when_its_node_has_stopped_is_closed(threads):
+    engine = SlowEngine()
+    gate = gate_of(engine, clients=1)
+    late = threads.submit(gate._session, "carol", Opening("one", 0, False))
+    assert engine.asked.wait(20)
+    gate.close()
+    engine.goes_on.set()
+    with pytest.raises(WorkerShut):
+        late.result(20).attach(0)
+    assert gate.present() == (0, [])
 
 
 def test_a_node_that_cannot_open_rooms_any_more_ends(start):

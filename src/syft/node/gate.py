@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,6 +59,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._closed = False
         self._sessions: dict[tuple[str, str], Session] = {}
+        self._opening: dict[tuple[str, str], Future[Session]] = {}  # sessions whose rooms are being opened
         self._delegates: dict[tuple[str, str], Tenancy] = {}
         self._deliveries = Deliveries(
             bundle.name,
@@ -79,11 +80,11 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """End every room."""
         with self._lock:
             self._closed = True
-            sessions = list(self._sessions.values())
+            sessions, tenancies = list(self._sessions.values()), list(self._tenancies)
         for session in sessions:
             session.finish(WorkerShut("the owner of this node has stopped it", where=self._worker))
-        for tenancy in {session.tenancy for session in sessions}:
-            tenancy.close()
+        with ThreadPoolExecutor(self._limits.clients) as pool:  # each may take its time to say goodbye to others
+            list(pool.map(Tenancy.close, tenancies))
         self._deliveries.close()
 
     def present(self) -> tuple[int, list[Tenancy]]:
@@ -129,38 +130,68 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             self.counts.gave(size_of(item))
 
     def _session(self, caller: str, opening: Opening) -> Session:
-        id = opening.session
-        with self._lock:
-            session = self._sessions.get((caller, id))
-            if self._closed or (session is None and opening.resumes):
-                raise away(self._worker)
-            if session is None:
-                tenancy = self._delegates.get((caller, id)) or self._open(caller)
-                if sum(other.tenancy is tenancy for other in self._sessions.values()) >= limits.SESSIONS_OF_A_ROOM:
-                    raise LimitExceeded(
-                        f"{limits.SESSIONS_OF_A_ROOM} workers use this client's room already", where=self._worker
-                    )
-                session = self._sessions[caller, id] = Session(caller, tenancy, self)
-            return session
+        """Return the session that a caller goes on with, or begins. Raises LimitExceeded, WorkerShut."""
+        key = caller, opening.session
+        try:
+            with self._lock:
+                session = self._sessions.get(key)
+                if self._closed or (session is None and opening.resumes):
+                    raise away(self._worker)
+                if session is not None:
+                    return session
+                if key in self._delegates:
+                    return self._begin(key, self._delegates[key])
+                opening_now = self._opening.get(key)
+                if opening_now is None:
+                    opened = self._reserve(key)
+        except LimitExceeded as refusal:
+            self._note_refusal(caller, "connect", refusal.what)
+            raise
+        return self._open(key, opened) if opening_now is None else opening_now.result()
 
-    def _open(self, client: str) -> Tenancy:
-        """Open a room. Raises LimitExceeded, WorkerShut."""
-        if len(self._tenancies) >= self._limits.clients:
-            self._note_refusal(client, "connect", "there are too many clients")
+    def _begin(self, key: tuple[str, str], tenancy: Tenancy) -> Session:
+        """Begin a session; the lock is held. Raises LimitExceeded."""
+        if sum(other.tenancy is tenancy for other in self._sessions.values()) >= limits.SESSIONS_OF_A_ROOM:
+            raise LimitExceeded(
+                f"{limits.SESSIONS_OF_A_ROOM} workers use this client's room already", where=self._worker
+            )
+        session = self._sessions[key] = Session(key[0], tenancy, self)
+        return session
+
+    def _reserve(self, key: tuple[str, str]) -> Future[Session]:
+        """Keep a place for the room of a new client's session; the lock is held. Raises LimitExceeded."""
+        clients = [*(tenancy.client for tenancy in self._tenancies), *(client for client, _ in self._opening)]
+        if len(clients) >= self._limits.clients:
             raise LimitExceeded(
                 f"this node has {self._limits.clients} clients already", where=self._worker, mend="Try again later."
             )
-        if sum(tenancy.client == client for tenancy in self._tenancies) >= self._limits.rooms_of_a_client:
-            self._note_refusal(client, "connect", "too many rooms of this client")
+        if clients.count(key[0]) >= self._limits.rooms_of_a_client:
             raise LimitExceeded(
                 f"you have {self._limits.rooms_of_a_client} rooms here already",
                 where=self._worker,
                 mend="Leave those that you do not use: worker.shut().",
             )
-        tenancy = Tenancy(client, self._engine, self._state, self._dial, self._call_client, self._show)
-        self._tenancies.append(tenancy)
+        opened = self._opening[key] = Future()
+        return opened
+
+    def _open(self, key: tuple[str, str], opened: Future[Session]) -> Session:
+        """Open the room for which there is a place; others come and go meanwhile. Raises WorkerShut."""
+        try:
+            tenancy = Tenancy(key[0], self._engine, self._state, self._dial, self._call_client, self._show)
+        except BaseException as error:  # whoever came again for the same session must not wait in vain
+            with self._lock:
+                del self._opening[key]
+            opened.set_exception(error)
+            raise
+        with self._lock:
+            del self._opening[key]
+            self._tenancies.append(tenancy)
+            session, is_late = self._begin(key, tenancy), self._closed
+        if is_late and session.finish(None):
+            self._end(key, session)
+        opened.set_result(session)
         self._show()
-        return tenancy
+        return session
 
     def _show(self) -> None:
         """Have the owner's commands show who is here, if that can be written."""
