@@ -203,7 +203,7 @@ def policies(data: bytes) -> None:
     with suppress(MalformedMessage):
         read: tuple[Policy, ...] = wire.unpack(data, cast(Any, Policies))
         assert wire.unpack(msgspec.msgpack.encode(read), cast(Any, Policies)) == read
-        for asked in (release.Shape(), release.Get(1), release.Move(1, "agg", Movement.OPEN)):
+        for asked in (release.ShapeToCaller(), release.ToCaller(1), release.ToWorker(1, "agg", Movement.OPEN)):
             decision = release.judge(asked, "carol", "room", frozenset(read))
             assert decision.allowed <= all(policy.lets_use("carol") for policy in read)
 
@@ -310,7 +310,7 @@ def leaving(data: bytes) -> None:
     frames = [*frames_of(data)]
     free, denying, shapes = _tenancies()
     for asked in _ASKED:
-        kind = release.Get(1) if asked == b"get" else release.Shape()
+        kind = release.ToCaller(1) if asked == b"get" else release.ShapeToCaller()
         free.let_out(asked, kind, frames, _LAST)
         _check_tells_little(denying.let_out(asked, kind, frames, _LAST))
         _check_tells_little(shapes.let_out(asked, kind, frames, _LAST), messages.Ran, messages.Placed, messages.Found)

@@ -12,7 +12,7 @@ import pytest
 from syft.errors import AuditFailed
 from syft.node.audit import AuditLog, Entry, Wanted
 from syft.node.journal import Torn
-from syft.node.release import Approval, Get, Move, Movement, Policy, Shape, judge
+from syft.node.release import Approval, Movement, Policy, ShapeToCaller, ToCaller, ToWorker, judge
 
 pytestmark = pytest.mark.in_process
 
@@ -36,7 +36,7 @@ def entry(hour: int, client: str, *, allowed: bool = True, to: str = "", data: s
 
 
 def test_a_release_and_its_answer_are_one_line(log: AuditLog, path: Path) -> None:
-    for release in (Get(5), Move(6, "agg", Movement.SEALED), Shape()):
+    for release in (ToCaller(5), ToWorker(6, "agg", Movement.SEALED), ShapeToCaller()):
         log.note("dave", "room-1", release, judge(release, "dave", "room-1", [heart]))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert all(
@@ -56,8 +56,8 @@ def test_a_release_and_its_answer_are_one_line(log: AuditLog, path: Path) -> Non
 
 
 def test_a_release_on_an_approval_names_the_request(log: AuditLog) -> None:
-    decision = judge(Get(5), "dave", "room-1", [heart], [Approval("r1", "bob", "dave", "room-1", 5)])
-    log.note("dave", "room-1", Get(5), decision)
+    decision = judge(ToCaller(5), "dave", "room-1", [heart], [Approval("r1", "bob", "dave", "room-1", 5)])
+    log.note("dave", "room-1", ToCaller(5), decision)
     (only,) = log.read()
     assert isinstance(only, Entry) and only.request == "r1" and only.allowed
 
@@ -66,10 +66,10 @@ def test_what_leaves_of_private_data_is_on_the_disk_first(log: AuditLog, monkeyp
     log.append(entry(0, "carol"))
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    log.note("dave", "room-1", Get(5), judge(Get(5), "dave", "room-1", [heart]))
-    log.note("dave", "room-1", Get(5), judge(Get(5), "dave", "room-1", []))
+    log.note("dave", "room-1", ToCaller(5), judge(ToCaller(5), "dave", "room-1", [heart]))
+    log.note("dave", "room-1", ToCaller(5), judge(ToCaller(5), "dave", "room-1", []))
     assert len(synced) == 0
-    log.note("carol", "room-2", Get(5), judge(Get(5), "carol", "room-2", [heart]))
+    log.note("carol", "room-2", ToCaller(5), judge(ToCaller(5), "carol", "room-2", [heart]))
     assert len(synced) == 1
     assert len(list(log.read())) == 4
 
@@ -78,7 +78,7 @@ def test_a_log_that_cannot_be_written_is_an_error(log: AuditLog, path: Path) -> 
     path.mkdir()
     for entered in ([heart], []):
         with pytest.raises(AuditFailed, match=r"audit\.jsonl"):
-            log.note("carol", "room-1", Get(5), judge(Get(5), "carol", "room-1", entered))
+            log.note("carol", "room-1", ToCaller(5), judge(ToCaller(5), "carol", "room-1", entered))
 
 
 ENTRIES = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syft.node.release import Approval, Decision, Get, Move, Movement, Policy, Release, Shape, judge
+from syft.node.release import Approval, Decision, Movement, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
 
 pytestmark = pytest.mark.in_process
 
@@ -26,9 +26,9 @@ policies = st.builds(
     shapes=users,
 )
 releases: st.SearchStrategy[Release] = st.one_of(
-    st.builds(Get, object=st.integers(0, 2)),
-    st.builds(Move, object=st.integers(0, 2), to=st.sampled_from(WORKERS), how=st.sampled_from(Movement)),
-    st.just(Shape()),
+    st.builds(ToCaller, object=st.integers(0, 2)),
+    st.builds(ToWorker, object=st.integers(0, 2), to=st.sampled_from(WORKERS), how=st.sampled_from(Movement)),
+    st.just(ShapeToCaller()),
 )
 approvals = st.builds(
     Approval,
@@ -50,7 +50,7 @@ lung = Policy("alice", "lung", use=("carol",), shapes=("carol",))
 # ---- each rule ----
 
 
-@pytest.mark.parametrize("release", [Get(1), Move(1, "anywhere", OPEN), Shape()])
+@pytest.mark.parametrize("release", [ToCaller(1), ToWorker(1, "anywhere", OPEN), ShapeToCaller()])
 def test_what_is_the_callers_own_may_leave(release: Release) -> None:
     assert judge(release, "carol", "room-1", ()) == Decision(True, "nothing private entered the room")
 
@@ -58,17 +58,17 @@ def test_what_is_the_callers_own_may_leave(release: Release) -> None:
 @pytest.mark.parametrize(
     ("release", "user", "reason"),
     [
-        (Get(1), "carol", ""),
-        (Get(1), "dave", "bob/heart: dave may not get results"),
-        (Get(1), "eve", "bob/heart: eve may not use it"),
-        (Shape(), "carol", ""),
-        (Shape(), "dave", "bob/heart: dave may not see shapes that depend on values"),
-        (Move(1, "agg", SEALED), "dave", ""),
-        (Move(1, "agg", OPEN), "dave", "bob/heart: results may move to agg only sealed"),
-        (Move(1, "zoe", OPEN), "dave", ""),
-        (Move(1, "zoe", SEALED), "dave", ""),
-        (Move(1, "max", SEALED), "carol", "bob/heart: results may not move to max"),
-        (Move(1, "zoe", OPEN), "eve", "bob/heart: eve may not use it"),
+        (ToCaller(1), "carol", ""),
+        (ToCaller(1), "dave", "bob/heart: dave may not get results"),
+        (ToCaller(1), "eve", "bob/heart: eve may not use it"),
+        (ShapeToCaller(), "carol", ""),
+        (ShapeToCaller(), "dave", "bob/heart: dave may not see shapes that depend on values"),
+        (ToWorker(1, "agg", SEALED), "dave", ""),
+        (ToWorker(1, "agg", OPEN), "dave", "bob/heart: results may move to agg only sealed"),
+        (ToWorker(1, "zoe", OPEN), "dave", ""),
+        (ToWorker(1, "zoe", SEALED), "dave", ""),
+        (ToWorker(1, "max", SEALED), "carol", "bob/heart: results may not move to max"),
+        (ToWorker(1, "zoe", OPEN), "eve", "bob/heart: eve may not use it"),
     ],
 )
 def test_one_policy(release: Release, user: str, reason: str) -> None:
@@ -77,69 +77,69 @@ def test_one_policy(release: Release, user: str, reason: str) -> None:
 
 
 def test_all_that_entered_must_allow() -> None:
-    decision = judge(Get(1), "carol", "room-1", [heart, lung])
+    decision = judge(ToCaller(1), "carol", "room-1", [heart, lung])
     assert decision == Decision(False, "alice/lung: carol may not get results", ("alice/lung", "bob/heart"))
-    assert judge(Shape(), "carol", "room-1", [heart, lung]).allowed
+    assert judge(ShapeToCaller(), "carol", "room-1", [heart, lung]).allowed
 
 
 def test_what_a_policy_does_not_name_is_denied() -> None:
     silent = Policy("bob", "heart", use=("*",))
-    for release in (Get(1), Shape(), Move(1, "agg", SEALED), Move(1, "alice", OPEN)):
+    for release in (ToCaller(1), ShapeToCaller(), ToWorker(1, "agg", SEALED), ToWorker(1, "alice", OPEN)):
         assert not judge(release, "carol", "room-1", [silent]).allowed
 
 
 def test_results_may_always_go_home() -> None:
     silent = Policy("bob", "heart", use=("carol",))
-    assert judge(Move(1, "bob", OPEN), "carol", "room-1", [silent]).allowed
-    assert not judge(Move(1, "bob", OPEN), "dave", "room-1", [silent]).allowed
-    assert not judge(Move(1, "bob", OPEN), "carol", "room-1", [silent, lung]).allowed
+    assert judge(ToWorker(1, "bob", OPEN), "carol", "room-1", [silent]).allowed
+    assert not judge(ToWorker(1, "bob", OPEN), "dave", "room-1", [silent]).allowed
+    assert not judge(ToWorker(1, "bob", OPEN), "carol", "room-1", [silent, lung]).allowed
 
 
 def test_anyone_is_anyone() -> None:
     public = Policy("bob", "iris", use=("*",), get=("*",))
-    assert judge(Get(1), "eve", "room-1", [public]).allowed
+    assert judge(ToCaller(1), "eve", "room-1", [public]).allowed
 
 
 def test_two_policies_of_one_name_count_both() -> None:
     """The owner may have changed the config between two rooms whose data met."""
     strict = Policy("bob", "heart", use=("carol",))
     for entered in ([heart, strict], [strict, heart], {heart, strict}):
-        assert not judge(Get(1), "carol", "room-1", entered).allowed
+        assert not judge(ToCaller(1), "carol", "room-1", entered).allowed
 
 
 def test_an_approval_lifts_its_owners_refusal_for_one_object_of_one_room() -> None:
     yes = Approval("r1", "alice", "carol", "room-1", 1)
-    assert judge(Get(1), "carol", "room-1", [heart, lung], [yes]) == Decision(
+    assert judge(ToCaller(1), "carol", "room-1", [heart, lung], [yes]) == Decision(
         True, "approved by hand: r1", ("alice/lung", "bob/heart"), "r1"
     )
-    assert not judge(Get(2), "carol", "room-1", [lung], [yes]).allowed
-    assert not judge(Get(1), "carol", "room-2", [lung], [yes]).allowed
-    assert not judge(Shape(), "dave", "room-1", [lung], [yes]).allowed
-    assert not judge(Move(1, "agg", SEALED), "carol", "room-1", [lung], [yes]).allowed
+    assert not judge(ToCaller(2), "carol", "room-1", [lung], [yes]).allowed
+    assert not judge(ToCaller(1), "carol", "room-2", [lung], [yes]).allowed
+    assert not judge(ShapeToCaller(), "dave", "room-1", [lung], [yes]).allowed
+    assert not judge(ToWorker(1, "agg", SEALED), "carol", "room-1", [lung], [yes]).allowed
 
 
 def test_one_owner_cannot_approve_for_another() -> None:
     of_bob = Approval("r1", "bob", "carol", "room-1", 1)
-    assert not judge(Get(1), "carol", "room-1", [heart, lung], [of_bob]).allowed
+    assert not judge(ToCaller(1), "carol", "room-1", [heart, lung], [of_bob]).allowed
 
 
 def test_owners_have_to_approve_the_same_request() -> None:
     """Two requests for one object are for two values."""
     skin = Policy("bob", "skin", use=("carol",))
     ours, theirs = Approval("r1", "bob", "carol", "room-1", 1), Approval("r2", "alice", "carol", "room-1", 1)
-    assert not judge(Get(1), "carol", "room-1", [skin, lung], [ours, theirs]).allowed
+    assert not judge(ToCaller(1), "carol", "room-1", [skin, lung], [ours, theirs]).allowed
     both = Approval("r2", "bob", "carol", "room-1", 1)
-    assert judge(Get(1), "carol", "room-1", [skin, lung], [ours, theirs, both]).request == "r2"
+    assert judge(ToCaller(1), "carol", "room-1", [skin, lung], [ours, theirs, both]).request == "r2"
 
 
 def test_the_latest_approval_counts() -> None:
     answers = [Approval(f"r{i}", "alice", "carol", "room-1", 1) for i in (2, 3, 1)]
-    assert judge(Get(1), "carol", "room-1", [lung], answers).request == "r1"
+    assert judge(ToCaller(1), "carol", "room-1", [lung], answers).request == "r1"
 
 
 def test_an_approval_is_not_named_where_none_was_needed() -> None:
     """A release that names no request gives the room's value; one that does gives the value kept."""
-    assert judge(Get(1), "carol", "room-1", [heart], [Approval("r1", "bob", "carol", "room-1", 1)]).request == ""
+    assert judge(ToCaller(1), "carol", "room-1", [heart], [Approval("r1", "bob", "carol", "room-1", 1)]).request == ""
 
 
 # ---- what holds for all ----
@@ -172,8 +172,8 @@ def test_together_is_no_more_than_each_alone(release, user, room, entered) -> No
 
 @given(asking, rooms, entering, answered, st.sampled_from(WORKERS))
 def test_open_includes_sealed(user, room, entered, answers, to) -> None:
-    if judge(Move(1, to, OPEN), user, room, entered, answers).allowed:
-        assert judge(Move(1, to, SEALED), user, room, entered, answers).allowed
+    if judge(ToWorker(1, to, OPEN), user, room, entered, answers).allowed:
+        assert judge(ToWorker(1, to, SEALED), user, room, entered, answers).allowed
 
 
 @given(releases, asking, rooms, policies, answered)

@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import AuditFailed
 from .journal import Journal, Torn
-from .release import Decision, Move, Movement, Release, Shape
+from .release import Decision, Movement, Release, ShapeToCaller, ToWorker
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,13 +86,13 @@ class AuditLog:
             Entry(
                 time=datetime.now(UTC),
                 client=client,
-                what=type(release).__name__.lower(),
+                what=str(release.__struct_config__.tag),
                 allowed=decision.allowed,
                 reason=decision.reason,
                 room=room,
-                object=None if isinstance(release, Shape) else release.object,
-                to=release.to if isinstance(release, Move) else client,
-                sealed=isinstance(release, Move) and release.how is Movement.SEALED,
+                object=None if isinstance(release, ShapeToCaller) else release.object,
+                to=release.to if isinstance(release, ToWorker) else client,
+                sealed=isinstance(release, ToWorker) and release.how is Movement.SEALED,
                 policies=decision.policies,
                 request=decision.request,
             )

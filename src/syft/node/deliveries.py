@@ -28,7 +28,7 @@ from .records import (
     size_of,
     tag_of,
 )
-from .release import Move, Movement, Shape
+from .release import Movement, ShapeToCaller, ToWorker
 from .rooms import raw_value
 from .tenancy import Tenancy
 
@@ -76,7 +76,7 @@ class Deliveries:
 
         Return the receiver's answer, or the room's, as that to the ``last``-th message. Raises SyftError.
         """
-        release = Move(message.id, message.to, Movement.OPEN)
+        release = ToWorker(message.id, message.to, Movement.OPEN)
         tenancy.permit(release)
         taken = tenancy.let_out(b"get", release, tenancy.room.ask(Get(message.id, None, message.user)), last)
         value = raw_value(taken)
@@ -167,7 +167,8 @@ class Deliveries:
         put = msgspec.msgpack.encode((1, True, 0, [("put", ticket.id, delivery.value, (), "", None)]))
         try:
             tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
-            ticket.answer.set_result(tenancy.let_out(b"put", Shape(), tenancy.room.ask_encoded([put, *memories]), 1))
+            placed = tenancy.room.ask_encoded([put, *memories])
+            ticket.answer.set_result(tenancy.let_out(b"put", ShapeToCaller(), placed, 1))
         except SyftError as error:
             ticket.answer.set_exception(error)
         return ticket.answer.result()

@@ -21,7 +21,6 @@ from .. import limits, wire
 from ..errors import AuditFailed, LimitExceeded, MalformedMessage, Misuse, SyftError, WorkerShut
 from ..messages import Ask, Asked, Delegate, Delegated, Done, Expect, Get, Give, Introduce
 from ..wire import Meta
-from . import release as release_of
 from .audit import Entry
 from .certs import Bundle, name_in, tls_name
 from .counts import Counts
@@ -40,6 +39,7 @@ from .records import (
     read_record_into_files,
     size_of,
 )
+from .release import ToCaller
 from .rooms import ending, failed, raw_value
 from .session import Session, Stream, away
 from .state import NodeState
@@ -314,7 +314,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         taken = tenancy.room.ask(Get(message.id))
         value = raw_value(taken)
         if value is None:
-            return tenancy.let_out(b"get", release_of.Get(message.id), taken, last)
+            return tenancy.let_out(b"get", ToCaller(message.id), taken, last)
         if size_of(taken) > limits.MAX_REQUEST_BYTES:
             raise LimitExceeded(
                 f"a request is for {limits.MAX_REQUEST_BYTES} bytes at most, not {size_of(taken)}",

@@ -62,25 +62,25 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Policies = Annotated[tuple[Policy, ...], msgspec.Meta(max_length=limits.MAX_POLICIES)]
 
 
-class Get(msgspec.Struct, frozen=True, tag="get"):
-    """The values of an object, be it one number, go to the caller."""
+class ToCaller(msgspec.Struct, frozen=True, tag="get"):
+    """The values of an object, be it one number, go to the caller: a get."""
 
     object: int
 
 
-class Move(msgspec.Struct, frozen=True, tag="move"):
-    """An object goes to the worker ``to``."""
+class ToWorker(msgspec.Struct, frozen=True, tag="move"):
+    """An object goes to the worker ``to``: a move."""
 
     object: int
     to: Name
     how: Movement
 
 
-class Shape(msgspec.Struct, frozen=True, tag="shape"):
+class ShapeToCaller(msgspec.Struct, frozen=True, tag="shape"):
     """The caller learns a shape that depends on values."""
 
 
-Release = Get | Move | Shape
+Release = ToCaller | ToWorker | ShapeToCaller
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def judge(
 def _approved(approvals: Iterable[Approval], release: Release, user: str, room: str) -> dict[str, set[str]]:
     """Return the requests that are for this release, the latest first, and the owners who approved each."""
     owners: dict[str, set[str]] = {}
-    if isinstance(release, Get):
+    if isinstance(release, ToCaller):
         for approval in reversed(list(approvals)):
             if (approval.user, approval.room, approval.object) == (user, room, release.object):
                 owners.setdefault(approval.request, set()).add(approval.owner)
@@ -148,14 +148,14 @@ def _refusal(policy: Policy, release: Release, user: str) -> str:
     if not policy.lets_use(user):
         return f"{user} may not use it"
     match release:
-        case Get():
+        case ToCaller():
             return "" if _among(user, policy.get) else f"{user} may not get results"
-        case Shape():
+        case ShapeToCaller():
             seen = _among(user, policy.get) or _among(user, policy.shapes)
             return "" if seen else f"{user} may not see shapes that depend on values"
-        case Move(to=to) if to == policy.owner:
+        case ToWorker(to=to) if to == policy.owner:
             return ""  # it goes home
-        case Move(to=to, how=how):
+        case ToWorker(to=to, how=how):
             allowed = policy.move.get(to)
             if allowed is None:
                 return f"results may not move to {to}"

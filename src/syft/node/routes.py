@@ -23,7 +23,7 @@ from .audit import Entry
 from .channel import Carrier
 from .link import Link
 from .records import Answered, Frames, RawAnswered, RawBatch, header
-from .release import Decision, Get, Move, Movement, Policy, Release, judge
+from .release import Decision, Movement, Policy, Release, ToCaller, ToWorker, judge
 from .rooms import Room
 from .state import NodeState
 
@@ -152,7 +152,7 @@ class Routes:
     def _judge(self, peer: Introduce, entered: frozenset[Policy]) -> Decision:
         """Raises AuditFailed."""
         client, room = self._tenancy.client, self._tenancy.name
-        release: Release = Move(0, peer.worker, Movement.OPEN) if peer.address else Get(0)
+        release: Release = ToWorker(0, peer.worker, Movement.OPEN) if peer.address else ToCaller(0)
         decision = judge(release, client, room, entered)
         now, why = datetime.now(UTC), decision.reason
         entry = Entry(now, client, "call", decision.allowed, why, room, to=peer.worker, policies=decision.policies)

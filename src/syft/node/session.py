@@ -18,10 +18,9 @@ from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..messages import Done, Get, Retire, Search
 from ..wire import Id, Name
-from . import release as release_of
 from .counts import Counts
 from .records import FOR_THE_GATE, Answered, Batch, Frames, RawBatch, header, peek_tag, size_of
-from .release import Move, Movement, Shape
+from .release import Movement, ShapeToCaller, ToCaller, ToWorker
 from .tenancy import ANSWERS, Tenancy, with_policies
 
 #: What a connection sends: records, until None, or the error that ends the session.
@@ -153,7 +152,7 @@ class Session:
             query = wire.unpack(batch.messages[-1], Search).query if asked == b"search" else ()
 
             def receive(answer: Frames) -> None:
-                self._answer_in_time(tenancy.let_out(asked, Shape(), answer, last, query))
+                self._answer_in_time(tenancy.let_out(asked, ShapeToCaller(), answer, last, query))
 
             tenancy.room.send(frames, last, receive)
 
@@ -161,7 +160,7 @@ class Session:
         """As ``_to_room``, for a batch that ends in a Get: what is refused has not been taken."""
         tenancy, message = self.tenancy, wire.unpack(batch.messages[-1], Get)
         is_client = self.caller == tenancy.client
-        release = release_of.Get(message.id) if is_client else Move(message.id, self.caller, Movement.OPEN)
+        release = ToCaller(message.id) if is_client else ToWorker(message.id, self.caller, Movement.OPEN)
 
         def receive(answer: Frames) -> None:
             answer = tenancy.let_out(b"get", release, answer, last)

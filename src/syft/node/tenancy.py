@@ -37,7 +37,7 @@ from .audit import Entry
 from .data import Offer
 from .engines import Engine, Order
 from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
-from .release import Decision, Get, Move, Policy, Release, Shape, judge
+from .release import Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
 from .rooms import Room, ending, failed
 from .routes import Routes
 from .state import NodeState, Tenant
@@ -172,7 +172,7 @@ class Tenancy:
             self.note(release, decision)
         if not decision.allowed:
             raise self._denial(release, decision)
-        if decision.policies and not isinstance(release, Shape):
+        if decision.policies and not isinstance(release, ShapeToCaller):
             self._noted[release] = decision.policies
         return decision
 
@@ -235,11 +235,11 @@ class Tenancy:
         others = {entry[0]: entry for entry in found.objects if entry[0] not in self._offered}
         owners = [_listing(id, offer) for id, offer in self._offered.items() if _matches(id, offer, query)]
         if others and self.entered:
-            decision = self.decide(Shape())
-            self.note(Shape(), decision)
+            decision = self.decide(ShapeToCaller())
+            self.note(ShapeToCaller(), decision)
             if not decision.allowed:
                 if not owners:
-                    raise self._denial(Shape(), decision)
+                    raise self._denial(ShapeToCaller(), decision)
                 others.clear()
         return Found((*owners, *others.values()))
 
@@ -257,7 +257,7 @@ class Tenancy:
             return failed(last, ending(self._state.owner))
         kind = BY_CODE.get(failure.code, SyftError)
         _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, _MAX_LOGGED, failure.what)
-        sees_shapes = self.decide(Shape())
+        sees_shapes = self.decide(ShapeToCaller())
         if not sees_shapes.allowed:
             is_told, now = self._state.tells_failures(self.client, 1), datetime.now(UTC)
             reason = f"a call failed: {kind.code}" if is_told else "too many calls failed"
@@ -265,7 +265,7 @@ class Tenancy:
             self._state.audit.append(entry)
             if not is_told:
                 if asked == b"run":
-                    self.permit(Shape())
+                    self.permit(ShapeToCaller())
                 return wire.encode(Answered(last, Done()))
         error = kind(
             f"the room reports: {kind.code}",
@@ -278,13 +278,13 @@ class Tenancy:
     def _denial(self, release: Release, decision: Decision) -> NotPermitted:
         where, reason = self._state.owner, decision.reason
         match release:
-            case Get(object=object):
+            case ToCaller(object=object):
                 mend = "Ask the owner to let you: ptr.request(reason=...)."
                 return GetNotPermitted(f"object {object} may not leave: {reason}", where=where, mend=mend)
-            case Move(object=object, to=to):
+            case ToWorker(object=object, to=to):
                 mend = "Ask the owner of the data to allow it in the node's config."
                 return SendNotPermitted(f"object {object} may not go to {to}: {reason}", where=where, mend=mend)
-            case Shape():
+            case ShapeToCaller():
                 mend = "Use a form with a fixed shape, such as torch.where or multiplication by a mask."
                 return NotPermitted(f"this shape may not be seen: {reason}", where=where, mend=mend)
 
