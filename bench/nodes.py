@@ -53,7 +53,7 @@ def _node() -> Iterator[tuple[LocalNode, Path]]:
 @contextmanager
 def _nodes() -> Iterator[tuple[BaseWorker, BaseWorker, Floor]]:
     with _authority() as authority:
-        running = [LocalNode(authority, name) for name in ("bob", "alice")]
+        running = [LocalNode(authority, name, peers=("bob", "alice")) for name in ("bob", "alice")]
         workers = [sy.connect(node.address, authority / "me") for node in running]
         floor = Floor(authority)
         try:

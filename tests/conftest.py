@@ -29,6 +29,7 @@ settings.load_profile("any machine")
 
 TRANSPORTS = {"in-process": InProcess, "encoded": Encoded}
 NODE = "node"
+PEERS = ("alice", "bob", "charlie", "dave", "lab", "ward")  # of nodes that have no config of their own
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -115,7 +116,7 @@ def start(authority: Path) -> Iterator[Callable[..., LocalNode]]:
     nodes: list[LocalNode] = []
 
     def start(name: str, config: Path | None = None) -> LocalNode:
-        nodes.append(LocalNode(authority, name, config))
+        nodes.append(LocalNode(authority, name, config, peers=PEERS))
         return nodes[-1]
 
     yield start
@@ -137,5 +138,5 @@ class Nodes(dict[str, LocalNode]):
 
 @pytest.fixture(scope="session")
 def nodes(start: Callable[..., LocalNode]) -> Nodes:
-    """Nodes with empty configs, that live as long as the tests."""
+    """Nodes that know one another and have nothing, that live as long as the tests."""
     return Nodes(start)

@@ -25,6 +25,13 @@ name = "heart"
 path = "x.npz"
 use = ["mallory"]
 
+[[peers]]
+name = "ally"
+address = "127.0.0.1:1"
+
+[[peers]]
+name = "roaming"
+
 [limits]
 clients = 12
 room_objects = 500

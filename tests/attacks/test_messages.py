@@ -141,9 +141,9 @@ def test_what_one_has_oneself_is_taken_by_no_one_else(mallory: Attacker) -> None
     mallory.ask(Put(1, torch.ones(2)))
     mallory.ask(Expect("guessed", "fort", new_id()))
     mallory.ask(Delegate("me"))
-    mallory.ask(Introduce("elsewhere", "127.0.0.1:1", secrets.token_hex(16)))
+    mallory.ask(Introduce("roaming", "127.0.0.1:1", secrets.token_hex(16)))
     with pytest.raises(SyftError):
-        mallory.ask(Give(1, "elsewhere", 5, None, "", "127.0.0.1:1", "guessed"))
+        mallory.ask(Give(1, "roaming", 5, None, "", "127.0.0.1:1", "guessed"))
     assert mallory.ask(Get(1)).value.tolist() == [1.0, 1.0]
 
 

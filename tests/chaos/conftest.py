@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -16,12 +16,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from syft import outline
 from syft.node.client import NodeWorker
-from syft.node.local import LocalNode
+from syft.node.local import LocalNode, tables_of_peers
 
 from .proxy import Proxy
 from .report import Report
 
 GRACE, SHORT_GRACE = 30, 2  # seconds
+PEERS = (
+    "calm",
+    "hasty",
+    "swift",
+    "dave",
+    "receiver",
+    "receiver-up-before",
+    "receiver-up-within",
+    "receiver-up-after",
+    "receiver-down-before",
+)
 
 _REPORT = Report()
 
@@ -63,11 +74,13 @@ class Node(LocalNode):
 
     Args:
         data: tables of its config.
+        peers: names of nodes that it may call.
     """
 
-    def __init__(self, authority: Path, name: str, grace: int, data: str = "") -> None:
+    def __init__(self, authority: Path, name: str, grace: int, data: str = "", peers: Sequence[str] = ()) -> None:
         config = authority / f"{name}.toml"
-        config.write_text(f"{data}\n[limits]\ngrace_seconds = {grace}\nrooms_of_a_client = 64\n")
+        tables = data + tables_of_peers(name, peers)
+        config.write_text(f"{tables}\n[limits]\ngrace_seconds = {grace}\nrooms_of_a_client = 64\n")
         super().__init__(authority, name, config, ["--metrics", "127.0.0.1:0"])
         self._metrics = re.search(r"metrics at (\S+)", self.said)[1]
 
@@ -150,7 +163,7 @@ def start(authority: Path) -> Iterator[Callable[..., Node]]:
     nodes: list[Node] = []
 
     def start(name: str, grace: int = GRACE, data: str = "") -> Node:
-        nodes.append(Node(authority, name, grace, data))
+        nodes.append(Node(authority, name, grace, data, PEERS))
         return nodes[-1]
 
     yield start

@@ -139,7 +139,7 @@ class Soak:
         self.dice = random.Random(seed)
         certs.init(folder)
         self.bundle = certs.issue(folder, "me")
-        self.nodes = [Node(folder, name, GRACE) for name in ("north", "south")]
+        self.nodes = [Node(folder, name, GRACE, peers=("north", "south")) for name in ("north", "south")]
         self.proxies = [Proxy(node.address) for node in self.nodes]
         for number, proxy in enumerate(self.proxies):
             proxy.fault = at_random(seed + number, **CUTS)

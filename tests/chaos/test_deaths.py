@@ -100,7 +100,7 @@ def test_a_client_that_ends_leaves_at_once(node, authority):
 
 @pytest.mark.parametrize("victim", ["receiver", "sender"])
 def test_a_node_that_is_killed_in_the_middle_of_a_move(start, node, authority, victim, report):
-    nodes = {"sender": node, "receiver": node, victim: start(f"a-{victim}", SHORT_GRACE)}
+    nodes = {"sender": node, "receiver": node, victim: start(victim, SHORT_GRACE)}
     proxy = Proxy(nodes["receiver"].address)
     bob = sy.connect(nodes["sender"].address, certs=authority / "me")
     alice = sy.connect(proxy.address, certs=authority / "me")  # so that the value goes through the proxy

@@ -49,6 +49,7 @@ def state(limits: Limits | None = None) -> Any:
         limits=limits or Limits(),
         audit=SimpleNamespace(note=lambda *_: None, append=lambda *_: None),
         tells_failures=lambda *_: True,
+        address_of=lambda worker, told: told,
         show=lambda *_: None,
         requests=SimpleNamespace(approvals=lambda *_: (), withdraw=lambda *_: None),
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syft import limits
-from syft.errors import BadConfig
+from syft.errors import BadConfig, Misuse, NotPermitted
 from syft.node.config import Address, Config, Limits, parse_address
 from syft.node.release import Movement, Policy
 
@@ -65,6 +65,16 @@ def test_what_is_not_written_is_denied_and_bounded(folder: Path) -> None:
 HEART = '[[data]]\nname = "heart"\npath = "heart.csv"\n'
 DIGITS = '[[data]]\nname = "digits"\npath = "digits.npz"\n'
 AGG = '[[peers]]\nname = "agg"\naddress = "127.0.0.1:7102"\n'
+
+
+def test_peers_are_dialled_where_the_owner_says_and_nobody_else_is(folder: Path) -> None:
+    config = load(folder, AGG + '[[peers]]\nname = "roaming"')
+    assert config.address_of("agg", "10.0.0.1:80") == config.peers["agg"]
+    assert config.address_of("roaming", "10.0.0.1:80") == Address("10.0.0.1", 80)
+    with pytest.raises(Misuse, match="is not HOST:PORT"):
+        config.address_of("roaming", "unix:/x")
+    with pytest.raises(NotPermitted, match="the owner of bob lists no peer 'alice'"):
+        config.address_of("alice", "10.0.0.1:80")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_moves_go_straight_and_keep_the_id(bob, alice):
     assert y.move(bob).get().tolist() == [0, 1, 2]
 
 
+def test_from_one_room_to_another_at_the_same_node(nodes, authority, bob):
+    x = sy.send(torch.arange(3.0), bob)
+    later = sy.connect(nodes["bob"].address, certs=authority / "me")
+    y = x.move(later)
+    assert y.location is later and y.get().tolist() == [0, 1, 2]
+
+
 def test_virtual_workers_and_nodes_mix(bob, alice):
     carol = sy.VirtualWorker(id="carol")
     assert sy.send(torch.ones(2), bob).move(carol).move(alice).get().tolist() == [1, 1]

@@ -70,7 +70,6 @@ get = ["dave"]
 
 [[peers]]
 name = "lab"
-address = "127.0.0.1:7102"
 
 [limits]
 clients = 12

@@ -20,7 +20,7 @@ import torch
 
 import syft as sy
 from syft.errors import LimitExceeded, NodeError, SyftError, WorkerShut
-from syft.node.local import LocalNode
+from syft.node.local import LocalNode, tables_of_peers
 from syft.node.state import read_status
 
 from .test_nodes import (  # noqa: F401 - the same tests
@@ -50,7 +50,7 @@ room_memory = 104_857_600
 
 def start(authority: Path, folder: Path, name: str) -> LocalNode:
     config = folder / f"{name}.toml"
-    config.write_text(CONFIG)
+    config.write_text(tables_of_peers(name, ("alice", "bob")) + CONFIG)
     return LocalNode(authority, name, config, ["--engine", "ray"])
 
 

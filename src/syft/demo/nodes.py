@@ -80,8 +80,9 @@ class Nodes:
         """Write down what each owner has and allows, and start the nodes, the aggregator's first."""
 
         def start(name: str) -> None:
-            self._nodes[name] = LocalNode(folder, name)
+            self._nodes[name] = LocalNode(folder, name, folder / f"{name}.toml")
 
+        (folder / f"{AGGREGATOR}.toml").touch()
         start(AGGREGATOR)
         names = owner_names(shares)
         for name, share in zip(names, shares, strict=True):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import msgspec
 
 from .. import limits
-from ..errors import BadConfig
+from ..errors import BadConfig, Misuse, NotPermitted
 from ..messages import Description, Tag
 from ..wire import DTYPES
 from .release import ANYONE, Movement, Name, Policy, Users
@@ -70,10 +70,10 @@ class DataSet(_Table, frozen=True):
 
 
 class Peer(_Table, frozen=True):
-    """``[[peers]]``: another node, and where it answers."""
+    """``[[peers]]``: another node, and where it answers; without an address, where a client says that it does."""
 
     name: Name
-    address: Text
+    address: Text | None = None
 
 
 class Limits(_Table, frozen=True):
@@ -155,7 +155,7 @@ class Config(NamedTuple):
     file: Path
     owner: str
     data: tuple[DataSet, ...]
-    peers: dict[str, Address]
+    peers: dict[str, Address | None]
     limits: Limits
     ray: Ray
     state: Path
@@ -167,8 +167,28 @@ class Config(NamedTuple):
         contents = _read(file)
         for key, problem in _problems(contents, file.parent, owner):
             wrong(file, key, problem)
-        peers = {peer.name: parse_address(peer.address) for peer in contents.peers}
+        peers = {p.name: None if p.address is None else parse_address(p.address) for p in contents.peers}
         return cls(file, owner, contents.data, peers, contents.limits, contents.ray, _state(file, contents))
+
+    def address_of(self, worker: str, told: str) -> Address:
+        """Return where this node dials ``worker``, which a client was ``told`` to be there.
+
+        Only the owner's peers are dialled: a client could have a node knock at any door of its owner's network.
+        Raises NotPermitted: that is none; Misuse: the client has to say, and says no address.
+        """
+        if worker not in self.peers:
+            raise NotPermitted(
+                f"the owner of {self.owner} lists no peer {worker!r}",
+                where=self.owner,
+                mend=f'Ask the owner to write, in the config of {self.owner}: [[peers]] name = "{worker}"',
+            )
+        known = self.peers[worker]
+        if known is not None:
+            return known
+        try:
+            return parse_address(told)
+        except ValueError as error:
+            raise Misuse(str(error), where=self.owner) from error
 
     def path(self, data: DataSet) -> Path:
         """Return where the file of a data set is."""
@@ -215,7 +235,8 @@ def _problems(contents: Contents, folder: Path, owner: str) -> Iterator[tuple[st
     peers = {peer.name for peer in contents.peers}
     for i, peer in enumerate(contents.peers):
         try:
-            parse_address(peer.address)
+            if peer.address is not None:
+                parse_address(peer.address)
         except ValueError as error:
             yield f"peers[{i}].address", str(error)
         if peer.name == owner:

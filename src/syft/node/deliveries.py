@@ -76,6 +76,7 @@ class Deliveries:
 
         Return the receiver's answer, or the room's, as that to the ``last``-th message. Raises SyftError.
         """
+        place = message.to, tenancy.routes.address_of(message.to, message.address)
         release = ToWorker(message.id, message.to, Movement.OPEN)
         tenancy.permit(release)
         taken = tenancy.let_out(b"get", release, tenancy.room.ask(Get(message.id, None, message.user)), last)
@@ -83,20 +84,21 @@ class Deliveries:
         if value is None:
             return numbered(taken, last)
         delivery = Delivery(message.ticket, secrets.token_hex(16), value, tuple(tenancy.entered))
-        answer = self._deliver(tenancy, message, [msgspec.msgpack.encode(delivery), *taken[1:]])
+        answer = self._deliver(tenancy, place, [msgspec.msgpack.encode(delivery), *taken[1:]])
         if message.take_as is not None and tag_of(answer) in (b"placed", b"done"):
             tenancy.room.ask(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
         return numbered(answer, last)
 
-    def _deliver(self, tenancy: Tenancy, message: Give, frames: Frames) -> Frames:
-        """Hand a record to the gate of ``message.to``, again and again if it is cut off; return that gate's answer.
+    def _deliver(self, tenancy: Tenancy, place: tuple[str, str], frames: Frames) -> Frames:
+        """Hand a record to the gate of a node, by name and address, again and again if it is cut off.
+
+        Return that gate's answer.
 
         Raises WorkerNotFound.
         """
         self._counts.gave(size_of(frames))
         with self._lock:
             self._calls.setdefault(tenancy, set())
-        place = message.to, message.address
         for pause in (*limits.RECONNECT_PAUSES, None):
             with self._lock:
                 connection = self._connections.pop(place, None)
@@ -111,7 +113,7 @@ class Deliveries:
                 connection.close()
                 if pause is None or self._closed.wait(pause) or tenancy not in self._calls:
                     raise WorkerNotFound(
-                        f"{self._worker} cannot reach {message.to} at {message.address}: {text_of(error)}",
+                        f"{self._worker} cannot reach {place[0]} at {place[1]}: {text_of(error)}",
                         where=self._worker,
                     ) from error
         with self._lock:

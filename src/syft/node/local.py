@@ -25,8 +25,9 @@ class LocalNode:
     Args:
         authority: the folder of a certificate authority, which issues the node's bundle.
         name: of the worker.
-        config: its TOML file; by default an empty one in ``authority``.
+        config: its TOML file; by default one in ``authority`` that names ``peers``.
         options: further ones of ``syft serve``.
+        peers: names of nodes that it may call.
 
     Attributes:
         address: where it listens.
@@ -38,10 +39,18 @@ class LocalNode:
         NodeError: it ended before it was ready; with what it said.
     """
 
-    def __init__(self, authority: Path, name: str, config: Path | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        authority: Path,
+        name: str,
+        config: Path | None = None,
+        options: Sequence[str] = (),
+        peers: Sequence[str] = (),
+    ) -> None:
         bundle = certs.issue(authority, name, [_HOST], force=True)
         self.name, self.config, self.log = name, config or authority / f"{name}.toml", authority / f"{name}.log"
-        self.config.touch()
+        if config is None:
+            self.config.write_text(tables_of_peers(name, peers))
         command = [sys.executable, "-m", "syft.cli", "serve", "--id", name, "--certs", str(bundle)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -86,3 +95,8 @@ class LocalNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def tables_of_peers(name: str, peers: Sequence[str]) -> str:
+    """Return what the config of the node ``name`` says of its peers, which are wherever a client says that they are."""
+    return "".join(f'[[peers]]\nname = "{peer}"\n' for peer in peers if peer != name)

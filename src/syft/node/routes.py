@@ -15,9 +15,10 @@ from typing import Protocol
 
 import grpc
 import msgspec
+from msgspec.structs import replace
 
 from .. import limits, wire
-from ..errors import LimitExceeded, MalformedMessage, Misuse, SendNotPermitted, SyftError, WorkerNotFound
+from ..errors import LimitExceeded, MalformedMessage, Misuse, NotPermitted, SendNotPermitted, SyftError, WorkerNotFound
 from ..messages import Called, Introduce
 from .audit import Entry
 from .channel import Carrier
@@ -64,13 +65,28 @@ class Routes:
         self._routes: dict[str, _Route] = {}
         self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
 
+    def address_of(self, worker: str, told: str) -> str:
+        """Return where to dial a worker, which the client was ``told`` to be there.
+
+        Raises NotPermitted: it is none of the owner's peers, who reads of it in the log; Misuse: that is no
+        address; AuditFailed.
+        """
+        try:
+            return self._state.address_of(worker, told)
+        except NotPermitted as refused:
+            now, tenancy = datetime.now(UTC), self._tenancy
+            self._state.audit.append(Entry(now, tenancy.client, "dial", False, refused.what, tenancy.name, to=worker))
+            raise
+
     def introduce(self, message: Introduce) -> None:
         """Remember how to reach a worker elsewhere for this room, also anew after its way was lost.
 
         Whether it is a node or in the client's process is said once, since what goes there is judged by it.
-        Raises Misuse, LimitExceeded.
+        Raises Misuse, LimitExceeded; as :meth:`address_of` does.
         """
         where = self._state.owner
+        if message.address:
+            message = replace(message, address=self.address_of(message.worker, message.address))
         with self._lock:
             if message.worker not in self._peers and len(self._peers) >= limits.DELEGATES:
                 raise LimitExceeded(f"a room reaches {limits.DELEGATES} workers elsewhere", where=where)

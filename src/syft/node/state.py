@@ -71,6 +71,10 @@ class NodeState:
             self._failures[client] += more
             return self._failures[client] <= limits.FAILURES_TOLD
 
+    def address_of(self, worker: str, told: str) -> str:
+        """Return where a worker is dialled; itself, a node dials where it listens. Raises NotPermitted, Misuse."""
+        return self._address if worker == self.owner else str(self.config.address_of(worker, told))
+
     def opened(self, address: str) -> None:
         """Callers may connect at ``address``."""
         self._address = address
