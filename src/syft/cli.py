@@ -21,6 +21,8 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"The syft command needs {error.name}: pip install 'syft-pointers[demo]'") from error
 
 if TYPE_CHECKING:
+    import torch
+
     from .node.audit import Entry
     from .node.requests import Requests
 
@@ -212,14 +214,18 @@ def audit(
 @app.command()
 def requests(
     config: ConfigFile,
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show one in full, with its value.")] = None,
     all: Annotated[bool, typer.Option("--all", help="Also those that have been answered.")] = False,
 ) -> None:
     """List what clients ask to get, and wait for your answer to."""
     with _needs_nodes():
         queue = _requests(config)
+        if id is not None:
+            typer.echo(_request_in_full(queue, id))
+            return
         for standing in queue.all() if all else queue.open():
             asked = standing.request
-            what = f"{asked.dtype} {list(asked.shape)} from {', '.join(asked.policies)}"
+            what = f"{asked.dtype} {list(asked.shape)} from {asked.data}"
             time = f"{asked.time:%Y-%m-%d %H:%M:%S}"
             typer.echo(f"{asked.id}  {time}  {standing.state}  {asked.client}  {what}  {asked.reason!r}")
 
@@ -251,6 +257,36 @@ def _requests(config: Path) -> Requests:
     from .node.requests import Requests
 
     return Requests(_state(config), "this node")
+
+
+def _request_in_full(queue: Requests, id: str) -> str:
+    """Write down a request and, while it is kept, its value; texts in it are a client's. Raises Misuse, AuditFailed."""
+    standing = queue.find(id)
+    asked = standing.request
+    note = f", {standing.note!r}" if standing.note else ""
+    lines = {
+        "request": f"{asked.id}, {standing.state}{note}",
+        "asked": f"{asked.time:%Y-%m-%d %H:%M:%S} UTC by {asked.client}, in room {asked.room}",
+        "reason": repr(asked.reason),
+        "from": asked.data,
+        "object": f"{asked.object}, {asked.dtype} {list(asked.shape)}",
+    }
+    if standing.is_kept:
+        lines["value"] = _values_of(queue.tensor(id))
+    return "\n".join(f"{name:9}{text}" for name, text in lines.items())
+
+
+def _values_of(value: torch.Tensor) -> str:
+    """Write down a dense tensor; of one of more than ``limits.MAX_SHOWN`` elements the corners, and what it spans."""
+    import torch
+
+    torch.set_printoptions(threshold=limits.MAX_SHOWN)
+    if value.numel() <= limits.MAX_SHOWN:
+        return str(value)
+    numbers = (torch.view_as_real(value.to(torch.complex128)) if value.is_complex() else value).double()
+    finite = numbers[numbers.isfinite()]
+    spans = f"{finite.min():g} to {finite.max():g}, mean {finite.mean():g}" if finite.numel() else "no finite number"
+    return f"{spans}, not finite {numbers.numel() - finite.numel()} of {numbers.numel()}\n{value}"
 
 
 def _line_of(entry: Entry) -> str:

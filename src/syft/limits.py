@@ -48,8 +48,14 @@ GRACE_SECONDS: Final = 60           # how long a room waits for its client to co
 MAX_POLICIES: Final = 1024          # of all private data in one room
 MAX_USERS: Final = 1024             # users, or workers, that one policy names for one purpose
 MAX_REASON_LENGTH: Final = 2000     # characters of the reason of a request
-MAX_OPEN_REQUESTS: Final = 32       # requests of one client that wait for the owner's answer
+MAX_NOTE_LENGTH: Final = 2000       # characters of the owner's note on an answer
+MAX_OPEN_REQUESTS: Final = 32       # requests of one client that are kept: that are open, or approved
+MAX_REQUESTS: Final = 256           # requests of one client in REQUEST_DAYS, whatever became of them
 MAX_REQUEST_BYTES: Final = 64 << 20  # the value that such a request asks for
+MAX_REQUESTS_BYTES: Final = 4 << 30  # the values of all requests that are kept
+REQUEST_DAYS: Final = 30            # how long a request is kept
+REQUEST_SECONDS: Final = 1.0        # between two looks at a request by who waits for the answer
+MAX_SHOWN: Final = 1000             # elements of a value that its owner is shown one by one
 
 PACKET_BYTES: Final = 1 << 20       # of one gRPC message
 FILES_OF_A_RECORD: Final = 8        # frames longer than that which a gate gives to a room as files of memory

@@ -6,6 +6,7 @@ wait for an answer to go on. A request that fails changes nothing at the worker.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +19,15 @@ Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=limits.MAX_TAGS)]
 Description = Annotated[str, msgspec.Meta(max_length=limits.MAX_DESCRIPTION_LENGTH)]
 SeedNumber = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_SEED)]
 Results = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.MAX_RESULTS)]
+
+
+class State(StrEnum):
+    """Where a request to an owner stands. Denied and withdrawn are final; what was approved may be denied later."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
 
 
 class Message(msgspec.Struct, tag=str.lower, array_like=True, gc=False):
@@ -173,6 +183,24 @@ class Ask(Message):
     reason: Description
 
 
+class Inquire(Message):
+    """Say where the caller's requests to the owner stand: all that are known, or the one of this name. -> Asked"""
+
+    request: Name = ""
+
+
+class Collect(Message):
+    """Give the value that the owner let the caller have. -> Value"""
+
+    request: Name
+
+
+class Withdraw(Message):
+    """Take a request back, and forget its value. -> Done"""
+
+    request: Name
+
+
 class Clear(Message):
     """Forget every object. -> Done"""
 
@@ -215,9 +243,11 @@ class Delegated(Message):
 
 
 class Asked(Message):
-    """The owner will answer the request of this name."""
+    """Requests to the owner, oldest first: (name, time in ISO 8601, reason, state, the owner's note) each."""
 
-    request: Name
+    requests: Annotated[
+        tuple[tuple[Name, Name, Description, State, Description], ...], msgspec.Meta(max_length=limits.MAX_REQUESTS)
+    ]
 
 
 class Found(Message):
@@ -256,5 +286,5 @@ class Reply(Message):
 
 Request = (
     Run | Put | Get | Give | Lend | Point | Fetch | Retire | Retain | Release | Describe | Search | List | Seed
-    | Clear | Expect | Delegate | Introduce | Ask | Reply
+    | Clear | Expect | Delegate | Introduce | Ask | Inquire | Collect | Withdraw | Reply
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NoReturn, cast
 
 import torch
 
+from .asking import Request
 from .crossing import Cross
 from .dispatch import Handle, Spent, dispatch, point_alike, read, wrap
 from .errors import IdInUse, Misuse, NotCollocated, ObjectGone
@@ -136,15 +137,16 @@ class PointerTensor(torch.Tensor):
         self._leave(spent)
         return fetched
 
-    def request(self, reason: str = "") -> str:
+    def request(self, reason: str = "") -> Request:
         """Ask the owner of the object's worker, a node, to let you get it as it is now.
 
-        Returns the request's name, by which the owner answers; after a yes, :meth:`get` gives the value.
+        After a yes, the request's ``get`` gives the value, and so does that of the pointer.
 
         Raises:
             Misuse: the worker is no node, or nothing private keeps you from getting the object.
+            LimitExceeded: the value or the reason is too large, or you have too many requests there.
         """
-        return cast(str, self._handle.location.ask(self._handle.id, reason))
+        return cast(Request, self._handle.location.ask(self._handle.id, reason))
 
     def remote_get(self, *, user: str = "") -> PointerTensor:
         """Have the worker this points to bring home what its own pointer points to."""

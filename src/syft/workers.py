@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import limits
 from .annotations import label_of, policy_of, set_label
+from .asking import Request as AskedFor
 from .dispatch import Handle, run
 from .errors import Misuse, SyftError, WorkerNotFound, WorkerShut
 from .ids import new_id
@@ -121,7 +122,7 @@ class BaseWorker:
         """Make a pointer, held by ``owner``, of a reference to an object here."""
         return PointerTensor.of(Handle(reference.id, self, get_worker(owner)), reference.meta)
 
-    def ask(self, id: int, reason: str) -> str:
+    def ask(self, id: int, reason: str) -> AskedFor:
         """Ask the owner to let the caller get an object; only nodes have one. Raises Misuse."""
         raise Misuse(
             "nobody answers requests here: this worker is no node", where=self.id, mend="Get it: x.get(user=...)."

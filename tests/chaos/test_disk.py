@@ -101,8 +101,10 @@ def test_a_full_disk(ward, log, authority, left, report):
 def test_rooms_are_freed_while_the_disk_is_full(ward, authority):
     me = sy.connect(ward.address, certs=authority / "me")
     (heart,) = me.search("#heart")
-    heart.sum().request(reason="this will have to be withdrawn, in writing")
+    asked = heart.sum().request(reason="to be taken back, in writing")
     leave_space(ward, 0)
+    with pytest.raises(AuditFailed):
+        asked.withdraw()
     me.shut()
     until(lambda: not ward.rooms())
     metrics = ward.metrics()
@@ -110,6 +112,8 @@ def test_rooms_are_freed_while_the_disk_is_full(ward, authority):
     leave_space(ward, None)
     again = sy.connect(ward.address, certs=authority / "me")
     assert sy.send(torch.ones(3), again).get().sum() == 3
-    assert ward.metrics()["syft_requests_open"] == 1
+    (asked,) = again.requests()
+    assert asked.state == "open"
+    asked.withdraw()
+    assert ward.metrics()["syft_requests_open"] == 0
     again.shut()
-    until(lambda: ward.metrics()["syft_requests_open"] == 0)

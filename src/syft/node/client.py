@@ -14,6 +14,7 @@ import grpc
 from msgspec.structs import replace
 
 from .. import limits
+from ..asking import Request as AskedFor
 from ..errors import BadCertificate, Misuse, WorkerShut
 from ..messages import (
     Answer,
@@ -24,6 +25,7 @@ from ..messages import (
     Expect,
     Get,
     Give,
+    Inquire,
     Introduce,
     Lend,
     Placed,
@@ -111,9 +113,14 @@ class NodeWorker(BaseWorker):
         callbacks, _, token = self._callbacks
         return callbacks, token
 
-    def ask(self, id: int, reason: str) -> str:
+    def ask(self, id: int, reason: str) -> AskedFor:
         """Ask the node's owner to let you get an object."""
-        return cast(Asked, self._channel.request(Ask(id, reason))).request
+        (asked,) = cast(Asked, self._channel.request(Ask(id, reason))).requests
+        return AskedFor(self, asked)
+
+    def requests(self) -> list[AskedFor]:
+        """Return what you have asked the node's owner for, oldest first, in whichever of your rooms."""
+        return [AskedFor(self, asked) for asked in cast(Asked, self._channel.request(Inquire())).requests]
 
     def shut(self) -> None:
         """Leave the node; what you have there is freed."""

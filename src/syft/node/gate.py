@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -18,8 +18,21 @@ import grpc
 import msgspec
 
 from .. import limits, wire
-from ..errors import AuditFailed, LimitExceeded, MalformedMessage, Misuse, SyftError, WorkerShut
-from ..messages import Ask, Asked, Delegate, Delegated, Done, Expect, Get, Give, Introduce
+from ..errors import AuditFailed, LimitExceeded, MalformedMessage, Misuse, NotPermitted, SyftError, WorkerShut
+from ..messages import (
+    Ask,
+    Asked,
+    Collect,
+    Delegate,
+    Delegated,
+    Done,
+    Expect,
+    Get,
+    Give,
+    Inquire,
+    Introduce,
+    Withdraw,
+)
 from ..wire import Meta
 from .audit import Entry
 from .certs import Bundle, name_in, tls_name
@@ -40,6 +53,7 @@ from .records import (
     size_of,
 )
 from .release import ToCaller
+from .requests import Standing
 from .rooms import ending, failed, raw_value
 from .session import Session, Stream, away
 from .state import NodeState
@@ -272,6 +286,8 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             work = session.tenancy.start(self._deliveries.give, session.tenancy, message, last)
         elif isinstance(message, Ask):
             work = session.tenancy.start(self._request, session, last, message)
+        elif isinstance(message, (Inquire, Collect, Withdraw)):
+            work = session.tenancy.start(self._asked, session, last, message)
         else:
             work = Future()
             try:
@@ -328,11 +344,28 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             message.id,
             dtype=meta.dtype_name,
             shape=meta.shape,
-            policies=sorted({policy.name for policy in tenancy.entered}),
+            policies=tenancy.entered,
             reason=message.reason,
             value=b"".join(pack(taken)),
         )
-        return wire.encode(Answered(last, Asked(request.id)))
+        return wire.encode(Answered(last, _asked([Standing(request)])))
+
+    def _asked(self, session: Session, last: int, message: Inquire | Collect | Withdraw) -> Frames:
+        """Answer what a client wants of its own requests, whichever of its rooms they came from. Raises SyftError."""
+        tenancy, requests = session.tenancy, self._state.requests
+        client = tenancy.client
+        if session.caller != client:
+            raise NotPermitted(f"requests of {client} are between it and the owner", where=self._worker)
+        if isinstance(message, Inquire) and not message.request:
+            return wire.encode(Answered(last, _asked(requests.of(client))))
+        standing = requests.find_of(client, message.request)
+        if isinstance(message, Inquire):
+            return wire.encode(Answered(last, _asked([standing])))
+        if isinstance(message, Withdraw):
+            requests.withdraw(message.request)
+            return wire.encode(Answered(last, Done()))
+        tenancy.permit_collection(standing)
+        return self.approved(message.request, last)
 
     def approved(self, request: str, last: int) -> Frames:
         """Return the value that the owner let out by hand, as it was when it was asked for."""
@@ -369,6 +402,13 @@ def _patience(context: grpc.ServicerContext) -> threading.Timer:
 
 def _caller(context: grpc.ServicerContext) -> str:
     return name_in(context.auth_context()["x509_pem_cert"][0])
+
+
+def _asked(standings: Iterable[Standing]) -> Asked:
+    """What a client is told of its requests."""
+    return Asked(
+        tuple((s.request.id, s.request.time.isoformat(), s.request.reason, s.state, s.note) for s in standings)
+    )
 
 
 def _meta_of(value: msgspec.Raw, where: str) -> Meta:

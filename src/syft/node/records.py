@@ -17,7 +17,7 @@ import msgspec
 
 from .. import limits, wire
 from ..errors import LimitExceeded, MalformedMessage
-from ..messages import Answer, Ask, Delegate, Expect, Give, Introduce, Reply, Request
+from ..messages import Answer, Ask, Collect, Delegate, Expect, Give, Inquire, Introduce, Reply, Request, Withdraw
 from ..wire import Frame, Id, Name
 from .bulk import ArrivingFrame, FrameFile, mapped, memory
 from .release import Policies
@@ -26,7 +26,7 @@ from .release import Policies
 Frames = Sequence[Frame | FrameFile | ArrivingFrame]
 
 #: Messages that the gate itself answers; each comes in a batch of its own.
-FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Reply)
+FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Inquire, Collect, Withdraw, Reply)
 
 Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
 

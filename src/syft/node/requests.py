@@ -1,8 +1,9 @@
 """Requests that wait for the owner's yes or no, by hand.
 
 A request keeps the value as it was when it was made: the caller can write anything into the object
-afterwards, so a yes is for the value kept and for nothing else. The node adds and withdraws requests;
-the owner answers them from another process. Both only add lines to one journal.
+afterwards, so a yes is for the value kept and for nothing else. It outlives the client's room, for
+``limits.REQUEST_DAYS``. The node adds and withdraws requests; the owner answers them from another
+process. Both only add lines to one journal.
 """
 
 from __future__ import annotations
@@ -11,32 +12,28 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import msgspec
+import torch
 
-from .. import limits
+from .. import limits, wire
 from ..errors import AuditFailed, LimitExceeded, Misuse
+from ..messages import State, Value
 from .journal import Journal, sync_folder
-from .release import Approval
-
-
-class State(StrEnum):
-    """Where a request stands. Denied and withdrawn are final; what was approved may be denied later."""
-
-    OPEN = "open"
-    APPROVED = "approved"
-    DENIED = "denied"
-    WITHDRAWN = "withdrawn"
-
+from .records import Answered, PacketSource, read_record
+from .release import Approval, Policy
 
 _NEXT = {State.OPEN: set(State) - {State.OPEN}, State.APPROVED: {State.DENIED, State.WITHDRAWN}}
 
 
 class Request(msgspec.Struct, frozen=True, tag="request"):
-    """A client asks to get ``object`` of ``room``: a tensor of this dtype and shape, from this data."""
+    """A client asks to get ``object`` of ``room``: a tensor of this dtype and shape, kept in so many bytes.
+
+    ``policies`` are those of all private data that had entered the room.
+    """
 
     id: str
     time: datetime
@@ -45,8 +42,14 @@ class Request(msgspec.Struct, frozen=True, tag="request"):
     object: int
     dtype: str
     shape: tuple[int, ...]
-    policies: tuple[str, ...]
+    size: int
+    policies: tuple[Policy, ...]
     reason: str
+
+    @property
+    def data(self) -> str:
+        """Name the data that it may be made of."""
+        return ", ".join(sorted({policy.name for policy in self.policies}))
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -65,6 +68,11 @@ class Standing(msgspec.Struct, frozen=True):
     state: State = State.OPEN
     note: str = ""
 
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether its value is: it is open, or approved."""
+        return self.state in _NEXT
+
 
 class Requests:
     """The requests to ``owner``, kept in ``folder``. Methods may be called from any thread and process."""
@@ -76,7 +84,6 @@ class Requests:
         )
         self._standings: dict[str, Standing] = {}
         self._read_to = 0
-        self._gone: set[str] = set()  # rooms whose requests have to be withdrawn
         self._lock = threading.RLock()
 
     def all(self) -> list[Standing]:
@@ -115,14 +122,14 @@ class Requests:
         *,
         dtype: str,
         shape: tuple[int, ...],
-        policies: Iterable[str],
+        policies: Iterable[Policy],
         reason: str,
         value: bytes,
     ) -> Request:
         """Add a request, with its ``value`` in whatever encoding.
 
-        Raises LimitExceeded: a reason or value too large, or too many open requests of this client;
-        AuditFailed: it cannot be written.
+        Raises LimitExceeded: a reason or value too large, too many requests of this client, or too large values
+        of all; AuditFailed: it cannot be written.
         """
         if len(reason) > limits.MAX_REASON_LENGTH or len(value) > limits.MAX_REQUEST_BYTES:
             raise LimitExceeded(
@@ -132,15 +139,9 @@ class Requests:
                 mend="Ask for less, such as a mean.",
             )
         with self._lock:
-            if sum(standing.request.client == client for standing in self.open()) >= limits.MAX_OPEN_REQUESTS:
-                raise LimitExceeded(
-                    f"{limits.MAX_OPEN_REQUESTS} requests of {client} wait for an answer",
-                    where=self._owner,
-                    mend="Wait for the owner's answers.",
-                )
-            request = Request(
-                secrets.token_hex(6), datetime.now(UTC), client, room, object, dtype, shape, tuple(policies), reason
-            )
+            self._check_space(client, len(value))
+            id, now = secrets.token_hex(6), datetime.now(UTC)
+            request = Request(id, now, client, room, object, dtype, shape, len(value), tuple(policies), reason)
             self._keep(request.id, value)
             try:
                 self._journal.append(request, lasting=True)
@@ -148,6 +149,40 @@ class Requests:
                 self._forget(self._value(request.id))
                 raise
             return request
+
+    def _check_space(self, client: str, size: int) -> None:
+        """Raise LimitExceeded if one more request of ``client`` is too many, or ``size`` more bytes too much."""
+        mine = self.of(client)
+        kept = sum(standing.is_kept for standing in mine)
+        held = sum(standing.request.size for standing in self.all() if standing.is_kept)
+        if kept >= limits.MAX_OPEN_REQUESTS:
+            raise LimitExceeded(
+                f"{kept} requests of {client} are kept here",
+                where=self._owner,
+                mend="Take back what you do not need any more: worker.requests()[0].withdraw().",
+            )
+        if len(mine) >= limits.MAX_REQUESTS:
+            raise LimitExceeded(
+                f"{client} has made {len(mine)} requests in {limits.REQUEST_DAYS} days",
+                where=self._owner,
+                mend="Ask later, for more at one time.",
+            )
+        if held + size > limits.MAX_REQUESTS_BYTES:
+            raise LimitExceeded(
+                "there is no space for the values of more requests", where=self._owner, mend="Ask later, or for less."
+            )
+
+    def of(self, client: str) -> list[Standing]:
+        """Return the requests of ``client`` in the last ``limits.REQUEST_DAYS``, oldest first. Raises AuditFailed."""
+        self._expire()
+        return [s for s in self.all() if s.request.client == client and not _is_old(s.request)]
+
+    def find_of(self, client: str, id: str) -> Standing:
+        """Return one request of ``client``. Raises Misuse: it has none of that id; AuditFailed."""
+        for standing in self.of(client):
+            if standing.request.id == id:
+                return standing
+        raise Misuse(f"you have no request {id!r} here", where=self._owner, mend="To list yours: worker.requests().")
 
     def approvals(self, client: str, room: str) -> list[Approval]:
         """Return what the owner said yes to in this room, oldest first. Raises AuditFailed."""
@@ -159,35 +194,36 @@ class Requests:
 
     def value(self, id: str) -> bytes:
         """Return the value kept with a request that is open or approved. Raises Misuse, AuditFailed."""
+        self._expire()
         standing = self.find(id)
-        if standing.state not in _NEXT:
+        if not standing.is_kept:
             raise Misuse(f"the request {id} is {standing.state} and its value is gone", where=self._owner)
         try:
             return self._value(id).read_bytes()
         except OSError as error:
             raise AuditFailed(f"{self._value(id)}: {error.strerror}", mend="Ask again.") from error
 
-    def withdraw(self, room: str) -> None:
-        """End all requests of a room that is gone, and forget their values.
+    def withdraw(self, id: str) -> None:
+        """End a request, as its client wishes. Raises Misuse: it has ended already; AuditFailed."""
+        self._answer(id, State.WITHDRAWN, "")
 
-        Raises AuditFailed; then the next call, for whichever room, does it.
-        """
-        with self._lock:
-            self._gone.add(room)
-            for standing in self.all():
-                if standing.request.room in self._gone and standing.state in _NEXT:
-                    self._answer(standing.request.id, State.WITHDRAWN, "its room is gone")
-            self._gone.clear()
+    def _expire(self) -> None:
+        """End requests that are too old. Raises AuditFailed."""
+        for standing in self.all():
+            if standing.is_kept and _is_old(standing.request):
+                self._answer(standing.request.id, State.WITHDRAWN, f"kept for {limits.REQUEST_DAYS} days")
 
     def sweep(self) -> None:
-        """End all requests of a node that was killed, whose rooms are gone, and delete every value that is left.
+        """End requests that are too old or whose value is gone, and delete values of no request that is kept.
 
-        For the node, once, before it serves: what it deletes may be a request in the making.
+        For the node, once, before it serves: what it deletes may be a request in the making. Raises AuditFailed.
         """
+        self._expire()
+        values = {path.stem: path for path in self._folder.glob("*.value")}
         for standing in self.all():
-            if standing.state in _NEXT:
-                self._answer(standing.request.id, State.WITHDRAWN, "the node was started anew")
-        for path in self._folder.glob("*.value"):
+            if standing.is_kept and values.pop(standing.request.id, None) is None:
+                self._answer(standing.request.id, State.WITHDRAWN, "its value is lost")
+        for path in values.values():
             self._forget(path)
 
     # ---- the owner's side ----
@@ -200,14 +236,21 @@ class Requests:
         """Say no, for good; also after a yes. Raises as :meth:`approve` does."""
         return self._answer(id, State.DENIED, note)
 
+    def tensor(self, id: str) -> torch.Tensor:
+        """Return the value kept with a request, for its owner to look at. Raises as :meth:`value`; MalformedMessage."""
+        answer = wire.decode(read_record(PacketSource(iter([self.value(id)]))), Answered).answer
+        return cast(torch.Tensor, cast(Value, answer).value)
+
     def _answer(self, id: str, state: State, note: str) -> Standing:
+        if len(note) > limits.MAX_NOTE_LENGTH:
+            raise LimitExceeded(f"a note has {limits.MAX_NOTE_LENGTH} characters at most, not {len(note)}")
         with self._lock:
             before = self.find(id)
             if state not in _NEXT.get(before.state, ()):
                 raise Misuse(f"the request {id} is {before.state} already", where=self._owner)
             self._journal.append(Answer(id, datetime.now(UTC), state, note), lasting=True)
             standing = self.find(id)
-        if standing.state not in _NEXT:
+        if not standing.is_kept:
             self._forget(self._value(id))
         return standing
 
@@ -233,3 +276,7 @@ class Requests:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise AuditFailed(f"{path}: {error.strerror}", mend="Delete it by hand.") from error
+
+
+def _is_old(request: Request) -> bool:
+    return request.time < datetime.now(UTC) - timedelta(days=limits.REQUEST_DAYS)

@@ -31,13 +31,14 @@ from ..errors import (
     SyftError,
     WorkerShut,
 )
-from ..messages import Done, Failure, Found, Placed, Put, Ran
+from ..messages import Done, Failure, Found, Placed, Put, Ran, State
 from ..wire import Meta
 from .audit import Entry
 from .data import Offer
 from .engines import Engine, Order
 from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
-from .release import Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
+from .release import Approval, Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
+from .requests import Standing
 from .rooms import Room, ending, failed
 from .routes import Routes
 from .state import NodeState, Tenant
@@ -105,14 +106,10 @@ class Tenancy:
         return self._tasks.submit(work, *arguments)
 
     def close(self) -> None:
-        """End the room, hang up its calls, and forget the values that it asked to get."""
+        """End the room, and hang up its calls."""
         self.room.close()
         self._tasks.shutdown(wait=False, cancel_futures=True)
         self.routes.close()
-        try:
-            self._state.requests.withdraw(self.name)
-        except AuditFailed as error:
-            _log.error("requests of %s stay open until the next client leaves: %s", self.client, error)
 
     # ---- what enters ----
 
@@ -175,6 +172,27 @@ class Tenancy:
         if decision.policies and not isinstance(release, ShapeToCaller):
             self._noted[release] = decision.policies
         return decision
+
+    def permit_collection(self, standing: Standing) -> None:
+        """Judge whether the client gets the value kept with a request of its own, and write it down.
+
+        The policies are those of what had entered the room then; of this owner's data, as they are now.
+        Raises NotPermitted, AuditFailed.
+        """
+        asked, state = standing.request, self._state
+        release, now = ToCaller(asked.object), {offer.policy.name: offer.policy for offer in state.offers}
+        policies = [
+            now.get(policy.name, replace(policy, use=())) if policy.owner == state.owner else policy
+            for policy in asked.policies
+        ]
+        approval = Approval(asked.id, state.owner, self.client, asked.room, asked.object)
+        decision = judge(release, self.client, asked.room, policies, [approval])
+        if standing.state is not State.APPROVED:
+            note = f": {standing.note}" if standing.note else ""
+            decision = Decision(False, f"the request {asked.id} is {standing.state}{note}", decision.policies)
+        state.audit.note(self.client, asked.room, release, replace(decision, request=asked.id))
+        if not decision.allowed:
+            raise GetNotPermitted(f"what you asked for may not leave: {decision.reason}", where=state.owner)
 
     def let_out(self, asked: bytes, release: Release, frames: Frames, last: int, query: tuple[str, ...] = ()) -> Frames:
         """Return what the caller gets of the room's answer to a message of the tag ``asked``.
