@@ -34,7 +34,7 @@ class Guard:
 
     def __init__(self, store: Store, quota: int) -> None:
         self._store, self._quota = store, quota
-        self._held = 0  # an upper bound; counted anew when it passes the quota
+        self._held = store.bytes()  # an upper bound; counted anew when it passes the quota
         self._known: dict[Any, tuple[int | None, tuple[Check, ...]]] = {}
 
     def permit(self, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:

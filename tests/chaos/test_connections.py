@@ -171,7 +171,7 @@ def test_who_comes_back_too_late_is_told(hasty_proxy, hasty, authority, monkeypa
     x = sy.send(torch.ones(3), bob)
     assert x.sum().item() == 3
     (room,) = set(hasty.rooms()) - before
-    monkeypatch.setattr(bob._channel.carrier, "_grace", 60.0)
+    monkeypatch.setattr(bob._channel._carrier, "_grace", 60.0)
     hasty_proxy.refuses = True
     hasty_proxy.cut()
     until(lambda: room not in hasty.rooms())

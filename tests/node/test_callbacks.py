@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import syft as sy
-from syft import wire
+from syft import limits, wire
 from syft.messages import (
     Clear,
     Describe,
@@ -19,6 +19,7 @@ from syft.messages import (
     List,
     Placed,
     Put,
+    Ran,
     Release,
     Retain,
     Retire,
@@ -133,3 +134,34 @@ def test_only_virtual_workers_are_called(carol):
     callbacks._serve(replies)
     assert [answer.code for answer in replies.answers[:1]] == ["worker-not-found"] and replies.lost is None
     assert isinstance(replies.answers[1], Placed)
+
+
+def test_a_worker_of_the_same_name_has_granted_nothing(carol):
+    callbacks = Callbacks("bob")
+    callbacks.grant("carol", 7)
+    carol.shut()
+    anew = sy.VirtualWorker(id="carol")
+    anew.request(Put(7, torch.zeros(2)))
+    for allowed in (False, True):
+        assert isinstance(ask(callbacks, Get(7)), Value if allowed else Failure)
+        callbacks.grant("carol", 7)
+
+
+def test_what_a_node_makes_is_counted_from_call_to_call(carol, monkeypatch):
+    monkeypatch.setattr(limits, "ROOM_BYTES", 4000)
+    p = sy.send(torch.zeros(100), carol)
+    callbacks = Callbacks("bob")
+    callbacks.grant("carol", p.id_at_location)
+    zeros = [Run("aten::zeros", [[700]], {}, (id,)) for id in (7, 8)]
+    assert isinstance(ask(callbacks, zeros[0]), Ran)
+    assert ask(callbacks, zeros[1]).code == "limit-exceeded"
+    assert isinstance(ask(callbacks, Release((7,)), zeros[1]), Ran)
+
+
+def test_refused_operators_leave_alone_what_they_name(carol):
+    callbacks = Callbacks("bob")
+    mine, theirs = (sy.send(torch.ones(2), carol) for _ in range(2))
+    callbacks.grant("carol", mine.id_at_location)
+    refused = ask(callbacks, add(mine.id_at_location, theirs.id_at_location), Get(mine.id_at_location))
+    assert isinstance(refused, Value)
+    assert theirs.get().tolist() == [1, 1]

@@ -75,7 +75,7 @@ def test_an_error_is_raised_as_it_is(screen):
 
 
 def test_a_link_counts_what_crosses(bob):
-    traffic = bob._channel.carrier.traffic
+    traffic = bob._channel._carrier.traffic
     x = sy.send(torch.zeros(LONG // 4), bob)
     assert traffic.to_send > LONG
     assert x[0].item() == 0 and traffic.sent == traffic.to_send

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -28,13 +29,19 @@ from .room import answer_batch
 _REACHING = ("aten::as_strided", "aten::resize_", "aten::set_")
 
 
-def _check(guard: Guard, worker: Worker, message: Run) -> None:
-    """Hold an operator to what a room would hold it to. Raises SyftError."""
-    if message.operator.startswith(_REACHING):
-        raise NotPermitted(f"a node may not run {message.operator} in its client's process", where=worker.id)
+class _Grant:
+    """What a node may use at one worker, and what checks its operators there."""
 
-    kwargs = {name: worker.resolved(value) for name, value in message.kwargs.items()}
-    guard.permit(BY_NAME[message.operator], worker.resolved(message.args), kwargs)
+    def __init__(self, worker: Worker) -> None:
+        self.ids: set[int] = set()
+        self._guard = Guard(worker.store, limits.ROOM_BYTES)
+
+    def check(self, worker: Worker, message: Run) -> None:
+        """Hold an operator to what a room would hold it to. Raises SyftError."""
+        if message.operator.startswith(_REACHING):
+            raise NotPermitted(f"a node may not run {message.operator} in its client's process", where=worker.id)
+        kwargs = {name: worker.resolved(value) for name, value in message.kwargs.items()}
+        self._guard.permit(BY_NAME[message.operator], worker.resolved(message.args), kwargs)
 
 
 class Callbacks:
@@ -43,15 +50,20 @@ class Callbacks:
     def __init__(self, node: str) -> None:
         self._node = node
         self._calls: SimpleQueue[tuple[str, list[Frame]] | None] = SimpleQueue()
-        self._granted: dict[str, set[int]] = {}
+        # Of workers themselves: another that has the name of one which is gone has granted nothing.
+        self._grants: WeakKeyDictionary[Worker, _Grant] = WeakKeyDictionary()
 
     def start(self, channel: Channel) -> None:
         """Answer over ``channel``, whose calls come to :meth:`called`."""
         threading.Thread(target=self._serve, args=(channel,), name=f"calls of {self._node}", daemon=True).start()
 
     def grant(self, worker: str, id: int) -> None:
-        """Let the node use an object."""
-        self._granted.setdefault(worker, set()).add(id)
+        """Let the node use an object of a worker that is in this process. Raises WorkerNotFound."""
+        here = get_worker(worker)
+        if isinstance(here, VirtualWorker):
+            if here._worker not in self._grants:
+                self._grants[here._worker] = _Grant(here._worker)
+            self._grants[here._worker].ids.add(id)
 
     def called(self, worker: str, frames: list[Frame]) -> None:
         """Take an encoded batch for ``worker``, to be answered soon."""
@@ -79,10 +91,10 @@ class Callbacks:
 
     def _answer(self, name: str, batch: Batch) -> Answered | None:
         worker = get_worker(name)
-        if not isinstance(worker, VirtualWorker) or name not in self._granted:
+        if not isinstance(worker, VirtualWorker) or worker._worker not in self._grants:
             raise self._refusal(name)
-        here, granted = worker._worker, self._granted[name]
-        guard = Guard(here.store, limits.ROOM_BYTES)
+        here, grant = worker._worker, self._grants[worker._worker]
+        granted = grant.ids
 
         def permit(message: Request) -> None:
             used, made = self._named_by(name, message)
@@ -90,7 +102,7 @@ class Callbacks:
                 raise self._refusal(name)
             granted.update(made)
             if isinstance(message, Run):
-                _check(guard, here, message)
+                grant.check(here, message)
 
         answered = answer_batch(here, batch, permit=permit)
         self._forget(here, granted, batch)

@@ -62,26 +62,28 @@ class Carrier(Protocol):
 
 
 class Channel:
-    """A transport over a carrier, which is set right after; give its answers to :meth:`arrived`.
+    """A transport over a carrier, whose answers are to be given to :meth:`arrived`.
 
     Args:
         where: the worker's name.
+        most: bytes of tensors in one message.
         asked_at: gives the place of the call that is being made, to be told if it fails later.
         called: takes calls, by worker, that come where an answer might.
         wait: waits for an answer.
     """
 
-    carrier: Carrier
-    most = limits.ROOM_BYTES  # bytes of tensors in one message
-
     def __init__(
         self,
         where: str,
-        asked_at: Callable[[], Place] | None = None,
+        carrier: Carrier,
+        *,
+        most: int = limits.ROOM_BYTES,
+        asked_at: Callable[[], Place] = calling_line,
         called: Callable[[str, list[Frame]], None] | None = None,
         wait: Callable[[Future[Answer]], Answer] = Future.result,
     ) -> None:
-        self._where, self._asked_at, self._called, self._wait = where, asked_at or calling_line, called, wait
+        self._where, self._carrier, self._most = where, carrier, most
+        self._asked_at, self._called, self._wait = asked_at, called, wait
         self._places: list[tuple[int, Place]] = [(0, 0)] * limits.PLACES_OF_CALLS
         self._outlines = Outlines()
         self._lock = threading.RLock()
@@ -122,7 +124,7 @@ class Channel:
     def close(self) -> None:
         """Hang up."""
         self.lose(WorkerShut("you have left this worker", where=self._where, mend="Connect again: sy.connect(...)"))
-        self.carrier.close()
+        self._carrier.close()
 
     # ---- sending ----
 
@@ -188,11 +190,11 @@ class Channel:
         self._pending.append(msgspec.Raw(wire.encode_part(message, self._memories)))
         memories = self._memories[before:]
         size = sum(map(len, memories))
-        if size > self.most:
+        if size > self._most:
             self._pending.pop()
             del self._memories[before:]
             raise LimitExceeded(
-                f"{size} bytes are more than this worker takes at one time, {self.most}",
+                f"{size} bytes are more than this worker takes at one time, {self._most}",
                 where=self._where,
                 mend="Send parts, or ask its owner for a larger room_bytes.",
             )
@@ -215,7 +217,7 @@ class Channel:
         self._pending, self._memories = [], []
         if future is not None:
             self._asked[self._sent] = future
-        self.carrier.send(self._sent, frames)
+        self._carrier.send(self._sent, frames)
 
     def _wake(self) -> None:
         """Have what gathers sent soon."""
@@ -254,7 +256,7 @@ class Channel:
             future = self._asked.pop(answered.seq, None)
         if future is None:
             raise MalformedMessage("an answer to what was not asked", where=self._where)
-        self.carrier.acknowledge(answered.seq)
+        self._carrier.acknowledge(answered.seq)
         future.set_result(answered.answer)
 
     def lose(self, error: SyftError) -> None:

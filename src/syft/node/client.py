@@ -106,8 +106,9 @@ class NodeWorker(BaseWorker):
         if self._callbacks is None:
             delegated = cast(Delegated, self._channel.request(Delegate(self._door.caller)))
             callbacks = Callbacks(self.id)
-            channel = Channel(self.id, called=callbacks.called)
-            channel.carrier = self._door.open(delegated.token, channel)
+            link = self._door.open(delegated.token)
+            channel = Channel(self.id, link, called=callbacks.called)
+            link.listen(channel.arrived, channel.lose)
             callbacks.start(channel)
             self._callbacks = callbacks, channel, delegated.token
         callbacks, _, token = self._callbacks
@@ -144,9 +145,9 @@ class Door(NamedTuple):
     address: str
     dial: Callable[[], grpc.Channel]
 
-    def open(self, session: str, channel: Channel) -> Link:
+    def open(self, session: str) -> Link:
         """Begin a session. Raises WorkerShut."""
-        return Link(self.address, self.dial(), session, channel.arrived, channel.lose)
+        return Link(self.address, self.dial(), session)
 
 
 def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorker:
@@ -173,9 +174,9 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
     credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
     options = [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
     door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
-    channel = Channel(name, wait=lambda answer: progress.wait(answer, link.traffic, name))
-    channel.carrier = link = door.open(secrets.token_hex(16), channel)
-    channel.most = link.most
+    link = door.open(secrets.token_hex(16))
+    channel = Channel(name, link, most=link.most, wait=lambda answer: progress.wait(answer, link.traffic, name))
+    link.listen(channel.arrived, channel.lose)
     atexit.register(channel.close)
     return NodeWorker(name, address, channel, door)
 

@@ -58,8 +58,6 @@ class Link:
         address: of the node.
         connection: to it.
         session: the session's name, unguessable.
-        arrived: called with each answer, in order, on the link's own thread.
-        lost: called once when the session is over, with the reason.
 
     Attributes:
         traffic: what crosses.
@@ -71,12 +69,9 @@ class Link:
         address: str,
         connection: grpc.Channel,
         session: str,
-        arrived: Callable[[list[Frame]], None],
-        lost: Callable[[SyftError], None],
     ) -> None:
         self.address, self.traffic = address, Traffic()
         self._connection, self._session = connection, session
-        self._arrived, self._lost = arrived, lost
         self._lock = threading.Lock()
         self._unacknowledged: deque[tuple[int, list[bytes]]] = deque()
         self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
@@ -84,13 +79,20 @@ class Link:
         self._closed = threading.Event()
         self._packets: SimpleQueue[bytes | None] = SimpleQueue()
         try:
-            source = self._open_first()
+            self._source = self._open_first()
         except (grpc.RpcError, EOFError, SyftError) as error:
             connection.close()
             raise WorkerShut(f"the node at {address} does not let you in: {text_of(error)}") from error
-        self._listener = threading.Thread(
-            target=self._listen, args=(source,), name=f"answers of {address}", daemon=True
-        )
+
+    def listen(self, arrived: Callable[[list[Frame]], None], lost: Callable[[SyftError], None]) -> None:
+        """Hear the gate, once this is called.
+
+        Args:
+            arrived: called with each answer, in order, on a thread of the link's own.
+            lost: called once when the session is over, with the reason.
+        """
+        self._arrived, self._lost = arrived, lost
+        self._listener = threading.Thread(target=self._listen, name=f"answers of {self.address}", daemon=True)
         self._listener.start()
 
     def send(self, last: int, frames: Frames) -> None:
@@ -173,7 +175,8 @@ class Link:
         while self._unacknowledged and self._unacknowledged[0][0] <= accepted:
             self._unacknowledged.popleft()
 
-    def _listen(self, source: PacketSource) -> None:
+    def _listen(self) -> None:
+        source = self._source
         try:
             while True:
                 try:

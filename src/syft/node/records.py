@@ -243,27 +243,31 @@ class SocketSource:
         return packet
 
     def read_record_with_files(self) -> list[Frame]:
-        """Read the next record, of a sender who is trusted. Raises EOFError."""
+        """Read the next record, of a sender who is trusted. Raises EOFError, LimitExceeded."""
         head, files, _, _ = socket.recv_fds(self._connection, _COUNT.size, limits.FILES_OF_A_RECORD)
         if not head:
             raise EOFError
-        (count,) = _COUNT.unpack(head + self.read(_COUNT.size - len(head)))
-        lengths = [length for (length,) in _LENGTH.iter_unpack(self.read(_LENGTH.size * count))]
+        lengths = _read_lengths(self, head + self.read(_COUNT.size - len(head)), limits.MAX_FRAMES + 1)  # a name
         given = iter(files)
         return [mapped(next(given), n & ~_AS_FILE) if n & _AS_FILE else self.read(n) for n in lengths]
 
 
 def read_head(source: Source) -> list[int]:
     """Read how long each frame of the next record is. Raises EOFError, LimitExceeded."""
-    (count,) = _COUNT.unpack(source.read(_COUNT.size))
-    if not 0 < count <= limits.MAX_FRAMES:
-        raise LimitExceeded(f"a record of {count} frames", mend="Send fewer tensors in one message.")
-    lengths = [length for (length,) in _LENGTH.iter_unpack(source.read(_LENGTH.size * count))]
+    lengths = _read_lengths(source, source.read(_COUNT.size), limits.MAX_FRAMES)
     if lengths[0] > limits.MAX_HEADER_BYTES or max(lengths) > limits.MAX_FRAME_BYTES:
         raise LimitExceeded(f"a record with a frame of {max(lengths)} bytes", mend="Send it in parts.")
     if sum(lengths) > limits.MAX_RECORD_BYTES:
         raise LimitExceeded(f"a record of {sum(lengths)} bytes", mend="Send fewer tensors in one message.")
     return lengths
+
+
+def _read_lengths(source: Source, head: Frame, most: int) -> list[int]:
+    """Read what follows the count of a record's frames: their lengths. Raises EOFError; LimitExceeded."""
+    (count,) = _COUNT.unpack(head)
+    if not 0 < count <= most:
+        raise LimitExceeded(f"a record of {count} frames", mend="Send fewer tensors in one message.")
+    return [length for (length,) in _LENGTH.iter_unpack(source.read(_LENGTH.size * count))]
 
 
 def read_record(source: Source) -> list[Frame]:

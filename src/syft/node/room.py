@@ -79,8 +79,8 @@ class _Peers:
     def find(self, name: str) -> BaseWorker:
         """Return the worker ``name``, whom the gate will find or refuse when it is called."""
         if name not in self._channels and name != local_worker().id:
-            channel = self._channels[name] = Channel(name, lambda: _now.message)
-            channel.carrier = _Caller(name, self._calls, self._lock)
+            carrier = _Caller(name, self._calls, self._lock)
+            channel = self._channels[name] = Channel(name, carrier, asked_at=lambda: _now.message)
             return BaseWorker(name, channel)
         return get_worker(name)
 
@@ -127,16 +127,10 @@ def answer_batch(
     answer: Answer | None = None
     for number, message in enumerate(batch.messages, batch.first):
         _now.message = number
+        of_another: type[SyftError] = NotPermitted  # it says that what the message makes may be another's already
         try:
             permit(message)
-        except SyftError as error:
-            error.asked_at = error.asked_at or number
-            answer = failure_of(error)
-            if not isinstance(error, NotPermitted):  # what it names may be another's
-                for id in _touched(message):
-                    room.store.fail(id, error)
-            continue
-        try:
+            of_another = IdInUse
             wire.check_closed(message)
             if len(room.store.objects) >= objects and _makes_more(message):
                 raise LimitExceeded(
@@ -146,7 +140,7 @@ def answer_batch(
         except SyftError as error:
             error.asked_at = error.asked_at or number
             answer = failure_of(error)
-            if not isinstance(error, IdInUse):  # what has that id is another's
+            if not isinstance(error, of_another):
                 for id in _touched(message):
                     room.store.fail(id, error)
     if answer is None or not batch.asks:

@@ -178,7 +178,9 @@ class Routes:
     def _open(self, peer: Introduce, route: _Route) -> Carrier:
         """Raises WorkerShut."""
         if peer.address:
-            return Link(peer.address, self._dial(peer.worker, peer.address), peer.token, route.arrived, route.lose)
+            link = Link(peer.address, self._dial(peer.worker, peer.address), peer.token)
+            link.listen(route.arrived, route.lose)
+            return link
         client = self._tenancy.client
         return _CallsOfClient(peer.worker, lambda frames: self._call_client(client, peer.token, frames))
 
