@@ -117,6 +117,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             patience.cancel()
             session = self._session(caller, opening)
             stream = session.attach(opening.received)
+            welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
         except (EOFError, grpc.RpcError):
             return
         except SyftError as error:
@@ -127,9 +128,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             name=f"session of {caller}",
             daemon=True,
         ).start()
-        yield from pack(
-            wire.encode(Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes))
-        )
+        yield from pack(wire.encode(welcome))
         while (item := stream.get()) is not None:
             if isinstance(item, SyftError):
                 context.abort(_status(item), str(item))
