@@ -69,6 +69,7 @@ KEEPALIVE_TIMEOUT: Final = 10       # seconds without an answer to that after wh
 OPENING_PAUSES: Final = (0.02, 0.1, 0.3)  # seconds between attempts to open a session
 RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts to come back; then always the last
 RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which nothing got through
+OUTAGE_SECONDS: Final = 1.0         # without a connection, after which it is said that there is none
 GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side
 SESSIONS_OF_A_ROOM: Final = 8       # of its client and the client's delegates, at one time
 DELIVERIES: Final = 16                 # deliveries of other nodes that a gate takes at one time, beside sessions

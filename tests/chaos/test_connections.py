@@ -13,7 +13,7 @@ import syft as sy
 from syft import limits
 from syft.errors import WorkerShut
 
-from .conftest import SHORT_GRACE, until
+from .conftest import GRACE, SHORT_GRACE, until
 from .proxy import Proxy, at_random, one_in
 
 pytestmark = pytest.mark.in_process
@@ -163,6 +163,23 @@ def test_past_the_grace_period_pointers_say_so_and_the_room_is_gone(hasty_proxy,
     again = sy.connect(hasty_proxy.address, certs=authority / "me")
     assert sy.send(torch.ones(3), again).sum().item() == 3
     again.shut()
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(proxy, bob, caplog):
+    x = sy.send(torch.ones(3), bob)
+    assert x.sum().item() == 3
+    proxy.cut()
+    assert x.sum().item() == 3 and not caplog.messages  # too short to speak of
+    for number in (1, 2):
+        proxy.refuses = True
+        proxy.cut()
+        until(lambda number=number: len(caplog.messages) == 2 * number - 1)
+        proxy.refuses = False
+        assert x.sum().item() == 3
+        until(lambda number=number: len(caplog.messages) == 2 * number)
+    gone, back = f"does not answer; trying again for up to {GRACE} s", "is back"
+    assert caplog.messages == [f"calm at {proxy.address} {what}" for what in (gone, back)] * 2
+    assert {(record.name.partition(".")[0], record.levelname) for record in caplog.records} == {("syft", "WARNING")}
 
 
 def test_who_comes_back_too_late_is_told(hasty_proxy, hasty, authority, monkeypatch):

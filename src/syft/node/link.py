@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from ..errors import SyftError, WorkerShut
 from ..wire import Frame
 from .progress import Traffic
 from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
+
+_log = logging.getLogger(__name__)
 
 SERVICE = "syft.Node"
 SESSION = f"/{SERVICE}/Session"
@@ -52,7 +55,8 @@ class Link:
     """One session at a gate, over one connection at a time.
 
     When the connection drops it is made anew, for as long as the gate keeps the session; batches that
-    the gate has not had are sent again, answers that have not arrived come again.
+    the gate has not had are sent again, answers that have not arrived come again. Where that takes its
+    time the log says so, once, and once more when the connection is back.
 
     Args:
         address: of the node.
@@ -150,7 +154,7 @@ class Link:
             raise
         finally:
             patience.cancel()
-        self._grace, self.most = welcome.grace, welcome.most
+        self._worker, self._grace, self.most = welcome.worker, welcome.grace, welcome.most
         with self._lock:
             before = len(self._unacknowledged)
             self._acknowledge(welcome.accepted)
@@ -185,7 +189,7 @@ class Link:
                         self.traffic.to_receive = self.traffic.received + sum(lengths) - source.waiting
                         self._take([source.read(length) for length in lengths])
                 except (EOFError, grpc.RpcError) as dropped:
-                    source = self._reopen(dropped)
+                    source = self._come_back(dropped)
         except SyftError as gone:
             self._lost(gone)
         finally:
@@ -202,6 +206,26 @@ class Link:
             with self._lock:
                 self._put(pack(wire.encode(Batch(0, False, self._received, []))))
         self._arrived(frames)
+
+    def _come_back(self, dropped: Exception) -> PacketSource:
+        """As :meth:`_reopen`, and say so where it takes its time. Raises SyftError."""
+        where, said = f"{self._worker} at {self.address}", threading.Event()
+
+        def say() -> None:
+            said.set()
+            _log.warning("%s does not answer; trying again for up to %.0f s", where, self._grace)
+
+        patience = threading.Timer(limits.OUTAGE_SECONDS, say)
+        patience.daemon = True
+        patience.start()
+        try:
+            source = self._reopen(dropped)
+        finally:
+            patience.cancel()
+            patience.join()
+        if said.is_set():
+            _log.warning("%s is back", where)
+        return source
 
     def _reopen(self, dropped: Exception) -> PacketSource:
         """Try again and again, at longer and longer intervals, for the grace period. Raises SyftError."""
