@@ -58,6 +58,7 @@ REQUEST_SECONDS: Final = 1.0        # between two looks at a request by who wait
 MAX_SHOWN: Final = 1000             # elements of a value that its owner is shown one by one
 
 PACKET_BYTES: Final = 1 << 20       # of one gRPC message
+READ_AHEAD_BYTES: Final = 1 << 16   # that are read from a socket of a room at one time, if they are there
 FILES_OF_A_RECORD: Final = 8        # frames longer than that which a gate gives to a room as files of memory
 METRICS_SECONDS: Final = 2          # how long a reader of metrics may be silent
 CONNECT_SECONDS: Final = 10         # how long a node has to answer a first call

@@ -353,10 +353,11 @@ def _tensor_of(index: int, meta: Meta, memories: Sequence[Frame]) -> torch.Tenso
     if not _is_dense(meta):
         raise MalformedMessage("the strides of a tensor do not fit its memory")
     owned = memory if isinstance(memory, (bytearray, mmap)) else bytearray(memory)
-    flat = torch.frombuffer(owned, dtype=torch.uint8)
-    # Any byte but 0 and 1 in a bool tensor is undefined behaviour in torch.
-    flat = flat.ne(0) if meta.dtype is torch.bool else flat.view(meta.dtype)
-    return flat.as_strided(meta.shape, meta.strides)
+    if meta.dtype is torch.bool:  # in which any byte but 0 and 1 is undefined behaviour in torch
+        flat = torch.frombuffer(owned, dtype=torch.uint8).ne(0)
+    else:
+        flat = torch.frombuffer(owned, dtype=meta.dtype)
+    return flat if (meta.shape, meta.strides) == ((numel,), (1,)) else flat.as_strided(meta.shape, meta.strides)
 
 
 def _is_dense(meta: Meta) -> bool:

@@ -69,7 +69,8 @@ def test_records_cross_both_ways_at_once(pair):
     for writer in writers:
         writer.start()
     for line in (here, there):
-        assert [list(map(bytes, read_record(SocketSource(line)))) for _ in sent] == sent
+        source = SocketSource(line)
+        assert [list(map(bytes, read_record(source))) for _ in sent] == sent
     for writer in writers:
         writer.join()
     send_record(here, sent[0])

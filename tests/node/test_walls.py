@@ -24,6 +24,7 @@ from syft.cli import app
 from syft.node import walls
 from syft.node.local import LocalNode
 
+from ..helpers import written_memory
 from . import intruder
 
 pytestmark = pytest.mark.in_process
@@ -262,17 +263,6 @@ def test_the_numbers_are_those_of_linux(machine: str) -> None:
 # ---- a room of a node ----
 
 
-def memory(process: int) -> Iterator[bytes]:
-    """Give all memory that a process may have written."""
-    with Path(f"/proc/{process}/maps").open() as maps, Path(f"/proc/{process}/mem").open("rb", 0) as mem:
-        for line in maps:
-            place, rights, *_ = line.split()
-            if rights.startswith("rw"):
-                start, end = (int(part, 16) for part in place.split("-"))
-                mem.seek(start)
-                yield mem.read(end - start)
-
-
 def test_what_rooms_are_forked_from_has_no_secrets(
     start: Callable[..., LocalNode], authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +275,7 @@ def test_what_rooms_are_forked_from_has_no_secrets(
     (forkserver,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
     key = (authority / "walled" / "key.pem").read_bytes().splitlines()[1]
     for secret in (b"of-the-environment", b"of-the-config", key):
-        assert not any(secret in part for part in memory(int(forkserver))), secret
+        assert not any(secret in part for part in written_memory(int(forkserver))), secret
 
 
 def test_the_owner_is_told_which_walls_stand(

@@ -33,10 +33,6 @@ class Duplex(ssl.SSLSocket):
             at += got
         return bytes(read[:at])
 
-    def recvmsg(self, *sizes: int, **_: object) -> Any:
-        """As of any socket; no files come with it."""
-        return self.recv(sizes[0]), [], 0, None
-
     @property
     def both(self) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
         """The connection that is read from, and the one written to."""
@@ -71,7 +67,7 @@ def greet(connection: socket.socket, tls: ssl.SSLContext) -> tuple[ssl.SSLSocket
     connection.settimeout(limits.CONNECT_SECONDS)
     encrypted = tls.wrap_socket(_at_once(connection), server_side=True)
     try:
-        *token, number = SocketSource(encrypted).read(TOKEN_BYTES + 1)
+        *token, number = SocketSource(encrypted, ahead=0).read(TOKEN_BYTES + 1)
     except (OSError, EOFError):
         encrypted.close()
         raise

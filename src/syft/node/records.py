@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Protocol
 
@@ -110,6 +111,8 @@ class Delivery(msgspec.Struct, array_like=True):
 
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
+_FILE = struct.Struct("i")
+_SPACE_OF_FILES = socket.CMSG_SPACE(_FILE.size * limits.FILES_OF_A_RECORD)
 _AS_FILE = 1 << 63  # of a length: the frame comes as a file, beside the bytes
 
 
@@ -219,23 +222,53 @@ class PacketSource:
 
 
 class SocketSource:
-    """The stream that comes out of a socket, and the files that come beside it."""
+    """The stream that comes out of a socket, and the files that come beside it.
 
-    def __init__(self, connection: socket.socket) -> None:
+    Args:
+        files: whether files are taken, of a sender on this machine who is trusted.
+        ahead: how many bytes are read at one time, if they are there; 0: none that nobody has asked for yet, as
+            somebody else will read on.
+    """
+
+    def __init__(self, connection: socket.socket, *, files: bool = False, ahead: int = limits.READ_AHEAD_BYTES) -> None:
         self._connection = connection
+        self._takes_files = files and connection.family is socket.AF_UNIX
+        self._files: deque[int] = deque()
+        self._buffer = memoryview(bytearray(ahead))
+        self._rest = self._buffer[:0]
 
     def read(self, count: int) -> bytearray | mmap.mmap:
-        read = memory(count)
-        view = memoryview(read)
-        while view:
-            got = self._connection.recv_into(view)
-            if not got:
-                raise EOFError
-            view = view[got:]
+        read, at = memory(count), 0
+        while at < count:
+            if not self._rest and count - at < len(self._buffer):
+                self._rest = self._buffer[: self._receive(self._buffer)]
+            if self._rest:
+                part = self._rest[: count - at]
+                read[at : at + len(part)] = part
+                at += len(part)
+                self._rest = self._rest[len(part) :]
+            else:
+                with memoryview(read) as view:
+                    at += self._receive(view[at:])
         return read
+
+    def _receive(self, view: memoryview) -> int:
+        """Wait for bytes; return how many there are. Raises EOFError."""
+        if self._takes_files:
+            got, files, _, _ = self._connection.recvmsg_into([view], _SPACE_OF_FILES)
+            for _, _, descriptors in files:
+                self._files.extend(struct.unpack(f"{len(descriptors) // _FILE.size}i", descriptors))
+        else:
+            got = self._connection.recv_into(view)
+        if not got:
+            raise EOFError
+        return got
 
     def read_packet(self, most: int) -> bytes:
         """Return the next bytes, at least one and up to ``most``. Raises EOFError."""
+        if self._rest:
+            packet, self._rest = bytes(self._rest[:most]), self._rest[most:]
+            return packet
         whole = socket.MSG_WAITALL if self._connection.family is socket.AF_UNIX else 0
         packet = self._connection.recv(min(most, limits.PACKET_BYTES), whole)
         if not packet:
@@ -244,17 +277,15 @@ class SocketSource:
 
     def read_record_with_files(self) -> list[Frame]:
         """Read the next record, of a sender who is trusted. Raises EOFError, LimitExceeded."""
-        head, files, _, _ = socket.recv_fds(self._connection, _COUNT.size, limits.FILES_OF_A_RECORD)
-        if not head:
-            raise EOFError
-        lengths = _read_lengths(self, head + self.read(_COUNT.size - len(head)), limits.MAX_FRAMES + 1)  # a name
-        given = iter(files)
-        return [mapped(next(given), n & ~_AS_FILE) if n & _AS_FILE else self.read(n) for n in lengths]
+        return [
+            mapped(self._files.popleft(), length & ~_AS_FILE) if length & _AS_FILE else self.read(length)
+            for length in _read_lengths(self, limits.MAX_FRAMES + 1)  # one is a name
+        ]
 
 
 def read_head(source: Source) -> list[int]:
     """Read how long each frame of the next record is. Raises EOFError, LimitExceeded."""
-    lengths = _read_lengths(source, source.read(_COUNT.size), limits.MAX_FRAMES)
+    lengths = _read_lengths(source, limits.MAX_FRAMES)
     if lengths[0] > limits.MAX_HEADER_BYTES or max(lengths) > limits.MAX_FRAME_BYTES:
         raise LimitExceeded(f"a record with a frame of {max(lengths)} bytes", mend="Send it in parts.")
     if sum(lengths) > limits.MAX_RECORD_BYTES:
@@ -262,9 +293,9 @@ def read_head(source: Source) -> list[int]:
     return lengths
 
 
-def _read_lengths(source: Source, head: Frame, most: int) -> list[int]:
-    """Read what follows the count of a record's frames: their lengths. Raises EOFError; LimitExceeded."""
-    (count,) = _COUNT.unpack(head)
+def _read_lengths(source: Source, most: int) -> list[int]:
+    """Read how long each of at most so many frames is. Raises EOFError, LimitExceeded."""
+    (count,) = _COUNT.unpack(source.read(_COUNT.size))
     if not 0 < count <= most:
         raise LimitExceeded(f"a record of {count} frames", mend="Send fewer tensors in one message.")
     return [length for (length,) in _LENGTH.iter_unpack(source.read(_LENGTH.size * count))]

@@ -38,7 +38,7 @@ def live(
     room = Worker(worker, _Peers(calls).find)
     room.guard = Guard(room.store, quota)
     become_local_worker(BaseWorker(worker, InProcess(room)))
-    source = SocketSource(batches)
+    source = SocketSource(batches, files=True)
     with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
         while True:
             try:
@@ -85,7 +85,7 @@ class _Peers:
         return get_worker(name)
 
     def _listen(self) -> None:
-        source = SocketSource(self._calls)
+        source = SocketSource(self._calls, files=True)
         with suppress(EOFError, OSError):
             while True:
                 name, *frames = source.read_record_with_files()
