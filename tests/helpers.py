@@ -53,7 +53,7 @@ def seed_all(seed: int) -> None:
 
 
 def written_memory(pid: int) -> Iterator[bytes]:
-    """Give what a process may have written, piece by piece, but for those of 64 MiB and more; none of one that ended."""
+    """Give what a process may have written, piece by piece, but those of 64 MiB and more; none of one that ended."""
     try:
         with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
             for line in maps:

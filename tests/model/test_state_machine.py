@@ -338,7 +338,7 @@ class Workers(RuleBasedStateMachine):
         value = spent.get()
         if node.target:
             node.target.owners += 1
-            self.hold(value, node.target)
+            self.hold(value, node.target).tags = node.tags
         else:
             assert type(value) is torch.Tensor
             torch.testing.assert_close(value, node.value())
@@ -495,7 +495,7 @@ class Workers(RuleBasedStateMachine):
         home = found.get()
         if node.target:
             node.target.owners += 1
-            self.hold(home, node.target)
+            self.hold(home, node.target).tags = node.tags
         self.remove(node)
 
     # ---- what must hold ----
