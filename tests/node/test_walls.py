@@ -281,7 +281,9 @@ def test_what_rooms_are_forked_from_has_no_secrets(
 def test_the_owner_is_told_which_walls_stand(
     start: Callable[..., LocalNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = CliRunner().invoke(app, ["status", "--config", str(start("told", tmp_path / "told.toml").config)])
+    config = tmp_path / "told.toml"
+    config.touch()
+    shown = CliRunner().invoke(app, ["status", "--config", str(start("told", config).config)])
     assert f"walls of rooms: {', '.join(walls.standing())}" in shown.output
     monkeypatch.setattr(walls, "_landlock_version", lambda: 0)
     monkeypatch.setattr(walls, "_has_seccomp", lambda: False)
