@@ -45,6 +45,9 @@ CLUSTER_ROOM_MEMORY: Final = 1 << 30  # bytes that Ray sets aside for a room, on
 SPARE_ROOMS: Final = 1              # rooms on a cluster that wait for a client, since one takes seconds to start
 GRACE_SECONDS: Final = 60           # how long a room waits for its client to come back
 
+ORDER_BYTES: Final = 4096           # of a gate's order for a room
+MAX_LOGGED: Final = 500             # characters of an error's text from elsewhere that go to the owner's log
+
 MAX_POLICIES: Final = 1024          # of all private data in one room
 MAX_USERS: Final = 1024             # users, or workers, that one policy names for one purpose
 MAX_REASON_LENGTH: Final = 2000     # characters of the reason of a request
@@ -64,9 +67,14 @@ METRICS_SECONDS: Final = 2          # how long a reader of metrics may be silent
 CONNECT_SECONDS: Final = 10         # how long a node has to answer a first call
 CLUSTER_SECONDS: Final = 120        # how long a Ray cluster has to be found, or to start
 ROOM_START_SECONDS: Final = 60      # how long a room on a cluster has to be there
+CLUSTER_STORE_BYTES: Final = 80 << 20  # Ray's own store of objects, which rooms do not use: the least that Ray takes
+CLUSTER_MESSAGE_BYTES: Final = 1 << 16  # what a gate and the process that speaks with Ray tell each other at one time
+CLUSTER_END_SECONDS: Final = 5      # how long an actor has to end with its node
+FORKSERVER_ATTEMPTS: Final = 8      # to reach a fork server on a machine of a cluster, as it may end meanwhile
 ARRIVALS: Final = 16                # connections at one time that have yet to say of which room they are
 KEEPALIVE_SECONDS: Final = 10       # silence after which one side asks whether the other is still there
 KEEPALIVE_TIMEOUT: Final = 10       # seconds without an answer to that after which the connection is given up
+BACKOFF_SECONDS: Final = (0.1, 1.0)  # the least and the most that gRPC waits before it dials again
 OPENING_PAUSES: Final = (0.02, 0.1, 0.3)  # seconds between attempts to open a session
 RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts to come back; then always the last
 RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which nothing got through

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 from syft import limits
-from syft.node.config import Limits
+from syft.node.config import Limits, Ray
 
 from .documents import ROOT
 
@@ -21,7 +21,8 @@ _TEXT = """\
 # Every bound
 
 All numbers that bound anything are in [one file](../src/syft/limits.py), of which this is the table. What has a
-name in the last column can be set by a node's owner, in `[limits]` of [the config](bob.toml).
+name in the last column can be set by a node's owner, in `[limits]` of [the config](bob.toml), or in `[ray]` of it
+where that is said.
 
 | name | value | what is bounded | in the config |
 |---|---|---|---|
@@ -62,7 +63,11 @@ def _shown(name: str) -> str:
 
 
 def _setting(name: str) -> str:
-    return f"`{name.lower()}`" if name.lower() in Limits.__struct_fields__ else ""
+    setting = name.lower()
+    if setting in Limits.__struct_fields__:
+        return f"`{setting}`"
+    setting = setting.removeprefix("cluster_")
+    return f"`[ray] {setting}`" if setting in Ray.__struct_fields__ else ""
 
 
 if __name__ == "__main__":

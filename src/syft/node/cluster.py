@@ -42,7 +42,6 @@ from .records import send_record
 
 _log = logging.getLogger(__name__)
 
-_MESSAGE_BYTES = 1 << 16
 _FOR_RAY = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR")
 
 
@@ -75,10 +74,17 @@ class Cluster:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         driver = str(Path(__file__).with_name("cluster_driver.py"))
         forkserver = f"syft-{worker}-{secrets.token_hex(8)}"
-        resources = json.dumps({"num_cpus": needs.room_cpus, "memory": needs.room_memory})
+        needed = {"num_cpus": needs.room_cpus, "memory": needs.room_memory}
+        bounds = {
+            "store_bytes": limits.CLUSTER_STORE_BYTES,
+            "message_bytes": limits.CLUSTER_MESSAGE_BYTES,
+            "end_seconds": limits.CLUSTER_END_SECONDS,
+            "attempts": limits.FORKSERVER_ATTEMPTS,
+            "text": limits.MAX_LOGGED,
+        }
         with theirs:
             self._driver = subprocess.Popen(
-                [sys.executable, "-P", driver, str(theirs.fileno()), forkserver, resources],
+                [sys.executable, "-P", driver, str(theirs.fileno()), forkserver, *map(json.dumps, (needed, bounds))],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
@@ -152,7 +158,7 @@ class Cluster:
     # ---- what is heard ----
 
     def _hear(self) -> tuple[str, Any]:
-        said = self._control.recv(_MESSAGE_BYTES)
+        said = self._control.recv(limits.CLUSTER_MESSAGE_BYTES)
         if not said:
             raise EOFError
         return msgspec.json.decode(said, type=tuple[str, str | int])

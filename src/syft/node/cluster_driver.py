@@ -26,10 +26,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_MESSAGE_BYTES = 1 << 16
-_OBJECT_STORE_BYTES = 80 << 20  # the least that Ray takes; nothing of ours is ever in there
-_ATTEMPTS = 8
-_END_SECONDS = 5  # that an actor has to end
 _PR_SET_CHILD_SUBREAPER = 36
 _FOR_A_ROOM = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
 
@@ -41,9 +37,9 @@ class Keeper:
     a fork server, one for all rooms of a node on one machine, and lives as long as the connection to that.
     """
 
-    def keep(self, forkserver: str, details: str) -> None:
+    def keep(self, forkserver: str, details: str, attempts: int) -> None:
         """Have a room, and wait for its end."""
-        for _ in range(_ATTEMPTS):  # a fork server may end while it is being found
+        for _ in range(attempts):  # a fork server may end while it is being found
             self._start(forkserver)
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as room, suppress(ConnectionError):
                 room.connect(f"\0{forkserver}")
@@ -75,12 +71,13 @@ class Keeper:
             )
 
 
-def main(gate: socket.socket, forkserver: str, needs: dict[str, Any]) -> None:
+def main(gate: socket.socket, forkserver: str, needs: dict[str, Any], bounds: dict[str, int]) -> None:
     """Serve the gate until it hangs up.
 
     Args:
         forkserver: the name of the fork servers of its rooms.
         needs: what Ray sets aside for each room.
+        bounds: those of :mod:`syft.limits` that are for this program, which does not import syft.
     """
     local = "RAY_ADDRESS" not in os.environ
     with tempfile.TemporaryDirectory(prefix="syft-ray-", ignore_cleanup_errors=True) as folder:
@@ -100,25 +97,25 @@ def main(gate: socket.socket, forkserver: str, needs: dict[str, Any]) -> None:
             "address": "local",
             "include_dashboard": False,
             "num_cpus": 0,
-            "object_store_memory": _OBJECT_STORE_BYTES,
+            "object_store_memory": bounds["store_bytes"],
             "_temp_dir": f"{folder}/ray",  # which Ray opens to all; what is in it is as private as the folder
         }
         try:
             ray.init(**quiet, **(here if local else {}))
         except (OSError, RuntimeError, ValueError) as error:
-            _tell(gate, "failed", str(error)[:1000])
+            _tell(gate, "failed", str(error)[: bounds["text"]])
             return
         try:
             _tell(gate, "ready", ray.util.get_node_ip_address())
             # Of the machine that all is on, rooms take what there is, as they do without Ray.
-            _serve(gate, ray, forkserver, {"num_cpus": 0} if local else needs)
+            _serve(gate, ray, forkserver, {"num_cpus": 0} if local else needs, bounds)
         finally:
             ray.shutdown()
             if local:
                 _end_all()
 
 
-def _serve(gate: socket.socket, ray: Any, forkserver: str, needs: dict[str, Any]) -> None:
+def _serve(gate: socket.socket, ray: Any, forkserver: str, needs: dict[str, Any], bounds: dict[str, int]) -> None:
     keeper = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Keeper)
     actors: dict[int, Any] = {}
     watches: dict[int, threading.Thread] = {}
@@ -130,11 +127,11 @@ def _serve(gate: socket.socket, ray: Any, forkserver: str, needs: dict[str, Any]
             _tell(gate, "ended", number)
         watches.pop(number)
 
-    while command := gate.recv(_MESSAGE_BYTES):
+    while command := gate.recv(bounds["message_bytes"]):
         match json.loads(command):
             case "start", number, name, details:
                 actors[number] = keeper.options(name=name).remote()
-                end = actors[number].keep.remote(forkserver, details)
+                end = actors[number].keep.remote(forkserver, details, bounds["attempts"])
                 watches[number] = threading.Thread(target=watch, args=(number, end), daemon=True)
                 watches[number].start()
             case "kill", number:
@@ -144,7 +141,7 @@ def _serve(gate: socket.socket, ray: Any, forkserver: str, needs: dict[str, Any]
     for actor in list(actors.values()):
         ray.kill(actor)
     for watching in list(watches.values()):  # Ray ends a process with threads that use it once it is shut down
-        watching.join(_END_SECONDS)
+        watching.join(bounds["end_seconds"])
 
 
 def _end_all() -> None:
@@ -161,4 +158,4 @@ def _tell(gate: socket.socket, *words: str | int) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], json.loads(sys.argv[3]))
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], *map(json.loads, sys.argv[3:]))

@@ -27,7 +27,6 @@ from .records import SocketSource, read_record
 from .walls import Walls, forget_environment
 
 _PR_SET_PDEATHSIG = 1
-_MESSAGE_BYTES = 1 << 16
 
 
 class Details(msgspec.Struct):
@@ -67,7 +66,7 @@ class RemoteForkServer:
         actor, _ = self._listener.accept()
         actor.settimeout(limits.CONNECT_SECONDS)
         _, uid, _ = struct.unpack("3i", actor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        details = actor.recv(_MESSAGE_BYTES) if uid == os.getuid() else b""
+        details = actor.recv(limits.CLUSTER_MESSAGE_BYTES) if uid == os.getuid() else b""
         if not details:
             actor.close()
             return
@@ -91,6 +90,7 @@ class RemoteForkServer:
 
     def _live(self, forkserver: int, details: Details) -> NoReturn:
         """Connect to the gate, wait for an order, and be the room."""
+        status = 1
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() == forkserver:
@@ -101,12 +101,12 @@ class RemoteForkServer:
                 keep = [connection.fileno() for line in (batches, calls) for connection in line.both]
                 live(msgspec.msgpack.decode(frame, type=Order), self._walls, batches, calls, keep=keep)
         except EOFError:
-            pass  # the gate does not need it
+            status = 0  # the gate does not need it
         except BaseException:
             sys.excepthook(*sys.exc_info())  # to Ray's log
             raise
         finally:
-            os._exit(0)
+            os._exit(status)
 
 
 def main(listener: socket.socket) -> None:

@@ -18,7 +18,7 @@ from typing import NoReturn
 import msgspec
 import torch
 
-from .. import outline
+from .. import limits, outline
 from ..errors import WorkerShut
 from . import room
 from .engines import Order
@@ -102,7 +102,7 @@ def _run(orders: socket.socket) -> None:
     use_no_terminal()
     walls = Walls()
     while True:
-        data, fds, _, _ = socket.recv_fds(orders, 4096, 2)
+        data, fds, _, _ = socket.recv_fds(orders, limits.ORDER_BYTES, 2)
         if not data:
             os._exit(0)
         pid = _fork()
@@ -134,13 +134,15 @@ def live(
     order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, *, keep: Collection[int]
 ) -> NoReturn:
     """Be a room, behind walls; ``keep`` are the descriptors of its sockets. What raises ends the room, and only it."""
+    status = 1
     try:
         walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
         torch.seed()
         with suppress(ConnectionError):
             room.live(order.worker, order.objects, batches, calls, order.bytes)
+        status = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())  # to the owner's log
         raise
     finally:
-        os._exit(0)
+        os._exit(status)

@@ -37,8 +37,8 @@ OPTIONS = [
 #: Of the side that calls: gRPC's own pauses between attempts to connect, which grow to minutes, are too long.
 CALLER_OPTIONS = [
     *OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.initial_reconnect_backoff_ms", int(1000 * limits.BACKOFF_SECONDS[0])),
+    ("grpc.max_reconnect_backoff_ms", int(1000 * limits.BACKOFF_SECONDS[1])),
     ("grpc.min_reconnect_backoff_ms", 1000 * limits.CONNECT_SECONDS),
 ]
 

@@ -43,7 +43,10 @@ class Collector:
             "clients": ("Clients, by certificate, that have rooms.", len({each.client for each in tenancies})),
             "sessions": ("Sessions: of clients, and of nodes that run chains for them.", sessions),
             "requests_open": ("Requests that wait for the owner's answer.", len(self._state.requests.open())),
-            "rooms_memory_bytes": ("Memory of all rooms.", sum(memory_of(room.pid) for room in rooms if not room.died)),
+            "rooms_memory_bytes": (
+                "Memory of all rooms on this machine; those on a cluster are not seen from here.",
+                sum(memory_of(room.pid) for room in rooms if not room.died),
+            ),
         }
         counters: dict[str, tuple[str, float]] = {
             "messages": ("Messages accepted.", counts.messages),
@@ -54,7 +57,7 @@ class Collector:
                 counts.rooms_died + sum(room.died for room in rooms),
             ),
             "rooms_cpu_seconds": (
-                "Processor time of all rooms; of one that died, as it was when last looked at.",
+                "Processor time of all rooms on this machine; of one that died, as it was when last looked at.",
                 counts.cpu_seconds + sum(room.cpu_seconds() for room in rooms),
             ),
             "audit_failures": ("Lines that the audit log could not take.", audit.failures),

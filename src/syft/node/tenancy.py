@@ -45,8 +45,6 @@ from .state import NodeState, Tenant
 
 _log = logging.getLogger(__name__)
 
-_MAX_LOGGED = 500
-
 #: How a room may answer what.
 ANSWERS = {
     b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done",
@@ -274,7 +272,7 @@ class Tenancy:
         if failure.code == WorkerShut.code:
             return failed(last, ending(self._state.owner))
         kind = BY_CODE.get(failure.code, SyftError)
-        _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, _MAX_LOGGED, failure.what)
+        _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, limits.MAX_LOGGED, failure.what)
         sees_shapes = self.decide(ShapeToCaller())
         if not sees_shapes.allowed:
             is_told, now = self._state.tells_failures(self.client, 1), datetime.now(UTC)
