@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import syft as sy
 from syft.errors import SyftError, WorkerShut
+from syft.node import forkserver
+from syft.node.engines import Order
+from syft.node.local import LocalNode
 
 from .conftest import SHORT_GRACE, alive, one_more_room, until
 from .proxy import Proxy
@@ -50,13 +55,65 @@ def test_a_room_that_is_killed_is_the_loss_of_one_client(node, authority):
     x = sy.send(torch.ones(3), victim)
     assert x.sum().item() == 3
     os.kill(room, signal.SIGKILL)
-    with pytest.raises(WorkerShut, match=r"room has ended(.|\n)*Connect again"):
+    with pytest.raises(WorkerShut, match=r"room here has ended \(killed\): its process was killed(.|\n)*Connect again"):
         (x + 1).get()
     assert kept.sum().item() == 3
     again = connect()
     assert sy.send(torch.ones(3), again).sum().item() == 3
     for worker in (victim, bystander, again):
         worker.shut()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_who_sends_to_a_room_that_has_died_is_told_why_and_so_is_the_owner(node, authority, number):
+    victim, room = one_more_room(node, lambda: sy.connect(node.address, certs=authority / "me"))
+    x = sy.send(torch.ones(3), victim)
+    assert x.sum().item() == 3
+    said = len(node.log.read_text())
+    os.kill(room, number)
+    why = "crashed" if number == signal.SIGSEGV else "killed"
+    told = []
+
+    def send():  # nobody waits for an answer to it
+        try:
+            sy.send(torch.ones(3), victim)
+        except WorkerShut as error:
+            told.append(str(error))
+        return bool(told)
+
+    until(send)
+    assert f"your room here has ended ({why}): " in told[0] and told[0].count("Connect again") == 1
+    with pytest.raises(WorkerShut, match=why):
+        x + 1
+    until(lambda: re.search(rf"room \w+ of me has ended: {why}: signal {number}: ", node.log.read_text()[said:]))
+    victim.shut()
+
+
+def test_a_room_that_computes_for_too_long_says_so(authority, tmp_path):
+    config = tmp_path / "brief.toml"
+    config.write_text("[limits]\nroom_cpu_seconds = 1\n")
+    with LocalNode(authority, "brief", config) as brief:
+        worker = sy.connect(brief.address, certs=authority / "me")
+        x = worker.remote.torch.ones(1000, 1000)
+        for _ in range(200):
+            y = x @ x
+        with pytest.raises(WorkerShut, match=r"has ended \(time\): it computed for longer than it may"):
+            y.sum().item()
+
+
+@pytest.mark.parametrize(("raised", "code"), [(MemoryError(), "memory"), (RuntimeError(), "failed"), (None, "failed")])
+def test_why_a_room_ended_is_in_its_exit_code(raised, code, monkeypatch):
+    def live(*_: object) -> None:
+        if raised is not None:
+            raise raised
+
+    monkeypatch.setattr(forkserver.room, "live", live)
+    monkeypatch.setattr(forkserver.sys, "excepthook", lambda *_: None)
+    monkeypatch.setattr(forkserver.os, "_exit", sys.exit)
+    walls = SimpleNamespace(put_up=lambda *_, **__: None)
+    with pytest.raises(SystemExit) as ended:
+        forkserver.live(Order("bob", 1, 1, 1, 1), walls, None, None, keep=())
+    assert forkserver._reason(ended.value.code or 0, is_out_of_time=False)[0] == code
 
 
 def test_when_all_clients_are_killed_nodes_are_empty(start, hasty, authority, report):

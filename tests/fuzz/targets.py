@@ -290,7 +290,7 @@ def room(data: bytes) -> None:
 
 def _tenancy(*entered: Policy) -> Tenancy:
     nothing: Any = lambda *_: None  # noqa: E731
-    tenancy = Tenancy("carol", fakes.Engine(), fakes.state(), nothing, nothing, nothing)
+    tenancy = Tenancy("carol", fakes.Engine(), fakes.state(), nothing, nothing, nothing, nothing)
     tenancy.routes.introduce(messages.Introduce("alice", "", "token"))
     tenancy.enter(entered)
     return tenancy

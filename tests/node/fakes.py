@@ -7,21 +7,28 @@ from types import SimpleNamespace
 from typing import Any
 
 from syft.node.config import Limits
-from syft.node.engines import Order
+from syft.node.engines import Death, Order
 
 
 class Process:
-    """A room's process that has hung up."""
+    """A room's process that says nothing until it is killed, or has hung up."""
 
     pid, place = 0, "nowhere"
 
-    def __init__(self) -> None:
-        (self.batches, theirs), (self.calls, also_theirs) = socket.socketpair(), socket.socketpair()
-        theirs.close()
-        also_theirs.close()
+    def __init__(self, *, lives: bool) -> None:
+        (self.batches, *theirs), (self.calls, *also_theirs) = socket.socketpair(), socket.socketpair()
+        self._theirs = theirs + also_theirs
+        if not lives:
+            self.kill()
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        for connection in self._theirs:
+            connection.close()
+
     def hang_up(self) -> None: ...
+
+    def death(self) -> Death:
+        return Death("killed", "signal 9")
 
     def close(self) -> None:
         self.batches.close()
@@ -29,14 +36,21 @@ class Process:
 
 
 class Engine:
-    """Opens rooms at once."""
+    """Opens rooms at once.
+
+    Args:
+        lives: whether they are there until they are closed.
+    """
 
     end = -1
+
+    def __init__(self, *, lives: bool = False) -> None:
+        self.lives = lives
 
     def ready(self) -> None: ...
 
     def open_room(self, order: Order) -> Process:
-        return Process()
+        return Process(lives=self.lives)
 
     def close(self) -> None: ...
 

@@ -93,6 +93,7 @@ class SlowEngine(fakes.Engine):
     """Opens its first room, or fails to, when it is told to."""
 
     def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(lives=True)
         self.asked, self.goes_on = threading.Event(), threading.Event()
         self.fails, self.opened = fails, 0
 

@@ -37,7 +37,7 @@ from . import cluster_tls
 from .cluster_forkserver import Details
 from .cluster_tls import Duplex
 from .config import Ray
-from .engines import Order
+from .engines import Death, Order
 from .records import send_record
 
 _log = logging.getLogger(__name__)
@@ -288,6 +288,10 @@ class _Room:
         for connection in self._connections():
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # SSLSocket's own forgets that there is TLS
+
+    def death(self) -> Death:
+        """Nobody here knows why it ended."""
+        return Death("lost", "its log at the cluster may say why")
 
     def close(self) -> None:
         """Close both connections."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -16,6 +16,14 @@ class Order(msgspec.Struct):
     cpu_seconds: int
     objects: int
     bytes: int
+
+
+class Death(NamedTuple):
+    """Why a room's process has ended: a key of :data:`syft.node.rooms.ENDINGS`, and what only the owner is told."""
+
+    code: str
+    details: str
+    cpu_seconds: float = 0.0
 
 
 class Process(Protocol):
@@ -46,6 +54,9 @@ class Process(Protocol):
 
     def hang_up(self) -> None:
         """End both connections, so that whoever waits at them stops waiting. It has been killed."""
+
+    def death(self) -> Death:
+        """Tell why it ended; to be asked once, when it has."""
 
     def close(self) -> None:
         """Free what is left of it here. Nobody uses its connections any more."""

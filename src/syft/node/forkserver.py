@@ -7,13 +7,14 @@ either. The gate asks it for a room by sending it the room's end of a socket.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 import torch
@@ -21,15 +22,37 @@ import torch
 from .. import limits, outline
 from ..errors import WorkerShut
 from . import room
-from .engines import Order
+from .engines import Death, Order
 from .walls import Walls, forget_environment
+
+_FAILED, _OUT_OF_MEMORY = 1, 2  # exit codes of rooms
+
+
+class Reaped(NamedTuple):
+    """How a process ended: with which exit code, or by which signal, -n; and its processor time."""
+
+    code: int
+    cpu_seconds: float
+
+
+def _reason(code: int, *, is_out_of_time: bool) -> tuple[str, str]:
+    """Return why a room ended, as :class:`.engines.Death` has it."""
+    if code >= 0:
+        return "memory" if code == _OUT_OF_MEMORY else "failed", f"exit code {code}"
+    details = f"signal {-code}: {signal.strsignal(-code)}"
+    if is_out_of_time and code in (-signal.SIGKILL, -signal.SIGXCPU):
+        return "time", details
+    return "killed" if code in (-signal.SIGKILL, -signal.SIGTERM) else "crashed", details
 
 
 class Forked:
     """A room's process that was forked here; see :class:`.engines.Process`. Raises OSError: it is gone already."""
 
-    def __init__(self, pid: int, batches: socket.socket, calls: socket.socket) -> None:
+    def __init__(
+        self, pid: int, batches: socket.socket, calls: socket.socket, order: Order, reap: Callable[[int], Reaped]
+    ) -> None:
         self.pid, self.batches, self.calls = pid, batches, calls
+        self._order, self._reap = order, reap
         self.place = f"process {pid}"
         self._descriptor = os.pidfd_open(pid)
 
@@ -43,6 +66,18 @@ class Forked:
         for connection in (self.batches, self.calls):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def death(self) -> Death:
+        """Tell why it ended."""
+        end = select.poll()
+        end.register(self._descriptor)
+        if not end.poll(1000 * limits.CONNECT_SECONDS):
+            return Death("lost", "it was killed and does not end")
+        try:
+            code, cpu_seconds = self._reap(self.pid)
+        except OSError:
+            return Death("lost", "the process that starts rooms has ended")
+        return Death(*_reason(code, is_out_of_time=cpu_seconds >= self._order.cpu_seconds - 1), cpu_seconds)
 
     def close(self) -> None:
         """Close both connections, and forget the process."""
@@ -76,13 +111,22 @@ class ForkServer:
                 pid = int.from_bytes(self._orders.recv(8), "big")
             if not pid:
                 raise ProcessLookupError("no process for it")
-            return Forked(pid, batches, calls)
+            return Forked(pid, batches, calls, order, self._reap)
         except OSError as error:
             batches.close()
             calls.close()
             raise WorkerShut(
                 f"this node cannot open a room: {error}", where=order.worker, mend="Tell its owner, or try again later."
             ) from error
+
+    def _reap(self, pid: int) -> Reaped:
+        """Ask how a room's process ended, which has; it is forgotten then. Raises OSError: there is no fork server."""
+        with self._lock:
+            self._orders.send(msgspec.msgpack.encode(pid))
+            answer = self._orders.recv(64)
+        if not answer:
+            raise ConnectionResetError
+        return msgspec.msgpack.decode(answer, type=Reaped)
 
     def close(self) -> None:
         """Let the fork server end, and with it every room."""
@@ -95,7 +139,7 @@ def _run(orders: socket.socket) -> None:
     """Fork a room for each order, until the gate hangs up. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gate's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # rooms that end are reaped by the kernel
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ended, and how, is kept until the gate asks
     torch.set_num_threads(1)
     outline.warm()
     forget_environment()
@@ -105,10 +149,16 @@ def _run(orders: socket.socket) -> None:
         data, fds, _, _ = socket.recv_fds(orders, limits.ORDER_BYTES, 2)
         if not data:
             os._exit(0)
+        order = msgspec.msgpack.decode(data, type=Order | int)
+        if isinstance(order, int):
+            _, status, usage = os.wait4(order, 0)
+            reaped = Reaped(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
+            orders.send(msgspec.msgpack.encode(reaped))
+            continue
         pid = _fork()
         if pid == 0:
             sockets = [socket.socket(fileno=fd) for fd in fds]
-            live(msgspec.msgpack.decode(data, type=Order), walls, *sockets, keep=fds)
+            live(order, walls, *sockets, keep=fds)
         for fd in fds:
             os.close(fd)
         orders.send(max(pid, 0).to_bytes(8, "big"))
@@ -134,15 +184,16 @@ def live(
     order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, *, keep: Collection[int]
 ) -> NoReturn:
     """Be a room, behind walls; ``keep`` are the descriptors of its sockets. What raises ends the room, and only it."""
-    status = 1
+    code = _FAILED
     try:
         walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
         torch.seed()
         with suppress(ConnectionError):
             room.live(order.worker, order.objects, batches, calls, order.bytes)
-        status = 0
-    except BaseException:
+        code = 0
+    except BaseException as error:
+        code = _OUT_OF_MEMORY if isinstance(error, MemoryError) else _FAILED
         sys.excepthook(*sys.exc_info())  # to the owner's log
         raise
     finally:
-        os._exit(status)
+        os._exit(code)

@@ -54,7 +54,7 @@ from .records import (
 )
 from .release import ToCaller
 from .requests import Standing
-from .rooms import ending, failed, raw_value
+from .rooms import failed, raw_value
 from .session import Session, Stream, away
 from .state import NodeState
 from .tenancy import Tenancy
@@ -135,9 +135,10 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return
             try:
                 yield from pack(item)
-            except EOFError:  # the room has ended in the middle of its answer
-                gone = ending(self._worker)
-                session.finish(gone, stream)
+            except EOFError:  # the room has ended in the middle of its answer, or more private data enters
+                gone = session.await_ending(limits.GOODBYE_SECONDS) or away(self._worker)
+                if session.finish(gone, stream):
+                    self._end((caller, opening.session), session)
                 context.abort(_status(gone), str(gone))
             session.read(stream, item)
             self.counts.gave(size_of(item))
@@ -190,7 +191,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _open(self, key: tuple[str, str], opened: Future[Session]) -> Session:
         """Open the room for which there is a place; others come and go meanwhile. Raises WorkerShut."""
         try:
-            tenancy = Tenancy(key[0], self._engine, self._state, self._dial, self._call_client, self._show)
+            tenancy = Tenancy(key[0], self._engine, self._state, self._dial, self._call_client, self._show, self._died)
         except BaseException as error:  # whoever came again for the same session must not wait in vain
             with self._lock:
                 del self._opening[key]
@@ -199,8 +200,8 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         with self._lock:
             del self._opening[key]
             self._tenancies.append(tenancy)
-            session, is_late = self._begin(key, tenancy), self._closed
-        if is_late and session.finish(None):
+            session, is_late = self._begin(key, tenancy), self._closed or tenancy.room.died
+        if is_late and session.finish(tenancy.room.ending):
             self._end(key, session)
         opened.set_result(session)
         self._show()
@@ -244,21 +245,31 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         with self._lock:
             self._sessions.pop(key, None)
             is_guest = key in self._delegates or tenancy not in self._tenancies
+            if not is_guest:
+                self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
+                guests = {k: s for k, s in self._sessions.items() if s.tenancy is tenancy}
+                for guest in guests:
+                    self._sessions.pop(guest)
+                self._tenancies.remove(tenancy)
+                self.counts.left(died=tenancy.room.died, cpu_seconds=tenancy.room.cpu_seconds())
         if is_guest:
             tenancy.routes.lose(key[1], away(self._worker))
             return
-        with self._lock:
-            self._delegates = {k: t for k, t in self._delegates.items() if t is not tenancy}
-            guests = {k: s for k, s in self._sessions.items() if s.tenancy is tenancy}
-            for guest in guests:
-                self._sessions.pop(guest)
-            self._tenancies.remove(tenancy)
-            self.counts.left(died=tenancy.room.died, cpu_seconds=tenancy.room.cpu_seconds())
         self._deliveries.forget(tenancy)
         tenancy.close()
         self._show()
         for session in guests.values():
             session.finish(away(self._worker))
+
+    def _died(self, tenancy: Tenancy) -> None:
+        """A room has ended by itself: tell the owner, and all who are in it, since what they send is lost."""
+        death, ending = tenancy.room.death, tenancy.room.ending
+        _log.warning("room %s of %s has ended: %s", tenancy.name, tenancy.client, death and ": ".join(death[:2]))
+        with self._lock:
+            sessions = {key: session for key, session in self._sessions.items() if session.tenancy is tenancy}
+        for key, session in sessions.items():
+            session.finish(ending)
+            self._end(key, session)
 
     def _call_client(self, client: str, token: str, frames: Frames) -> None:
         """Send a record down the session of a client that is for calls. Raises WorkerShut."""

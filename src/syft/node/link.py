@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import grpc
 
 from .. import limits, wire
-from ..errors import SyftError, WorkerShut
+from ..errors import SyftError, WorkerShut, printable
 from ..wire import Frame
 from .progress import Traffic
 from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
@@ -233,7 +233,9 @@ class Link:
         for attempt in itertools.count(self._in_vain):
             if self._closed.wait(limits.RECONNECT_PAUSES[min(attempt, len(limits.RECONNECT_PAUSES) - 1)]):
                 raise WorkerShut("you have left this node", where=self.address, mend="Connect again.")
-            if _is_final(dropped) or time.monotonic() > deadline or self._in_vain >= limits.RECONNECT_ATTEMPTS:
+            if _is_final(dropped):
+                raise WorkerShut(text_of(dropped))
+            if time.monotonic() > deadline or self._in_vain >= limits.RECONNECT_ATTEMPTS:
                 break
             try:
                 return self._open(resumes=True)
@@ -252,4 +254,4 @@ def _is_final(error: Exception) -> bool:
 
 def text_of(error: Exception) -> str:
     """Say what went wrong with a connection."""
-    return str(error.details()) if isinstance(error, grpc.Call) else str(error) or type(error).__name__
+    return printable(str(error.details() if isinstance(error, grpc.Call) else error)) or type(error).__name__

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import cast
 
 import msgspec
 
@@ -15,7 +16,7 @@ from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..messages import Request
 from ..worker import failure_of
 from .bulk import ArrivingFrame
-from .engines import Engine, Order
+from .engines import Death, Engine, Order
 from .records import (
     Answered,
     Batch,
@@ -32,22 +33,43 @@ from .state import cpu_of
 
 Receive = Callable[[Frames], None]
 
+#: Why rooms end, and what their clients are told of it, which depends on no value.
+ENDINGS = {
+    "crashed": "an operator made its process crash",
+    "failed": "its process could not go on",
+    "killed": "its process was killed, by the owner or because the machine had no memory left",
+    "lost": "its process could not start, or is out of reach",
+    "memory": "it took more memory than it may",
+    "time": "it computed for longer than it may",
+}
+
 
 class Room:
     """One room. What comes out of it is not trusted.
 
     Args:
         calling: called with (worker's name, frames) of each batch for a worker elsewhere.
+        died: called once, if it ends before it is closed.
+
+    Attributes:
+        death: why it ended; None before that.
     """
 
-    def __init__(self, engine: Engine, order: Order, calling: Callable[[str, Frames], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        order: Order,
+        calling: Callable[[str, Frames], None],
+        died: Callable[[], None] = lambda: None,
+    ) -> None:
         self.worker = order.worker
-        self._calling = calling
+        self.death: Death | None = None
+        self._calling, self._died = calling, died
         self._lock = threading.Lock()
         self._sending, self._answering = threading.Lock(), threading.Lock()  # of its batches, of its calls
         self._arriving: list[ArrivingFrame] = []
         self._awaited: deque[tuple[int, Receive]] = deque()
-        self._ended = self._closed = False
+        self._closed = False
         self._cpu_seconds = 0.0
         self._process = engine.open_room(order)
         self.pid, self.place = self._process.pid, self._process.place
@@ -62,14 +84,14 @@ class Room:
         """
         with self._sending:
             with self._lock:
-                ended = self._ended
-                if not ended and receive is not None:
+                ending = self.ending
+                if ending is None and receive is not None:
                     self._awaited.append((last, receive))
-            if not ended:
+            if ending is None:
                 with suppress(OSError):  # then _listen ends as well, and answers
                     send_record(self._process.batches, frames)
-        if ended and receive is not None:
-            receive(self._ending(last))
+        if ending is not None and receive is not None:
+            receive(failed(last, ending))
 
     def finish_answers(self) -> None:
         """Wait until what the room has begun to say is here; what does not come in time is lost."""
@@ -92,13 +114,24 @@ class Room:
             send_record(self._process.calls, [worker.encode(), *frames])
 
     @property
+    def ending(self) -> WorkerShut | None:
+        """What its client is told, if it has ended."""
+        if self.death is None:
+            return None
+        return WorkerShut(
+            f"your room here has ended ({self.death.code}): {ENDINGS[self.death.code]}",
+            where=self.worker,
+            mend="Connect again, and send the data again.",
+        )
+
+    @property
     def died(self) -> bool:
         """Whether it ended before it was closed."""
-        return self._ended and not self._closed
+        return self.death is not None and not self._closed
 
     def cpu_seconds(self) -> float:
-        """Return the processor time of its process; of one that died, as it was when last looked at."""
-        if not self._ended:
+        """Return the processor time of its process."""
+        if self.death is None:
             self._cpu_seconds = max(self._cpu_seconds, cpu_of(self.pid))
         return self._cpu_seconds
 
@@ -109,7 +142,7 @@ class Room:
 
     def _kill(self) -> None:
         with self._lock:
-            if not self._ended:
+            if self.death is None:
                 self._process.kill()
 
     def _listen(self) -> None:
@@ -159,28 +192,19 @@ class Room:
         self._kill()
 
     def _end(self) -> None:
-        """Answer whoever waits; then close what others might still be writing to."""
+        """Answer whoever waits; then close what others might still be writing to, and say so."""
+        death = self._process.death()
         with self._lock:
-            self._ended = True
+            self.death, self._cpu_seconds = death, max(death.cpu_seconds, self._cpu_seconds)
             awaited, self._awaited = self._awaited, deque()
         for last, receive in awaited:
-            receive(self._ending(last))
+            receive(failed(last, cast(WorkerShut, self.ending)))
         self._process.hang_up()
         self._caller.join()
         with self._sending, self._answering:
             self._process.close()
-
-    def _ending(self, last: int) -> Frames:
-        return failed(last, ending(self.worker))
-
-
-def ending(worker: str) -> WorkerShut:
-    """Return what the client of a room that has ended is told."""
-    return WorkerShut(
-        "this client's room has ended: it crashed, could not start, or used more memory or time than it may",
-        where=worker,
-        mend="Connect again, and send the data again.",
-    )
+        if self.died:
+            self._died()
 
 
 def failed(last: int, error: SyftError) -> Frames:

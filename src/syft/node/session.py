@@ -103,6 +103,12 @@ class Session:
             self._read.notify_all()
             return True
 
+    def await_ending(self, seconds: float) -> SyftError | None:
+        """Return what ended the session, waiting for so long."""
+        with self._lock:
+            self._read.wait_for(lambda: self._ending is not None, seconds)
+            return self._ending
+
     def accept(self, frames: Frames) -> bool:
         """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
         batch = wire.unpack(header(frames), RawBatch)

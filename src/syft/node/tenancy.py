@@ -29,7 +29,6 @@ from ..errors import (
     NotPermitted,
     SendNotPermitted,
     SyftError,
-    WorkerShut,
 )
 from ..messages import Done, Failure, Found, Placed, Put, Ran, State
 from ..wire import Meta
@@ -39,7 +38,7 @@ from .engines import Engine, Order
 from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
 from .release import Approval, Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
 from .requests import Standing
-from .rooms import Room, ending, failed
+from .rooms import Room, failed
 from .routes import Routes
 from .state import NodeState, Tenant
 
@@ -64,6 +63,7 @@ class Tenancy:
         dial: connects to a worker, by name and address.
         call_client: sends a record down a session of the client's, by the client's name and the session's token.
         changed: called when private data has entered.
+        died: called once, if the room ends by itself.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Tenancy:
         dial: Callable[[str, str], grpc.Channel],
         call_client: Callable[[str, str, Frames], None],
         changed: Callable[[], None],
+        died: Callable[[Tenancy], None],
     ) -> None:
         self.client, self.name = client, secrets.token_hex(6)
         self.since = datetime.now(UTC)
@@ -91,7 +92,7 @@ class Tenancy:
         own = state.limits
         order = Order(state.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
         self.routes = Routes(self, state, dial, call_client)
-        self.room = Room(engine, order, self.routes.call)
+        self.room = Room(engine, order, self.routes.call, lambda: died(self))
 
     @property
     def shown(self) -> Tenant:
@@ -269,8 +270,8 @@ class Tenancy:
         if not self.entered:
             return frames
         failure = wire.unpack(answer, Failure)
-        if failure.code == WorkerShut.code:
-            return failed(last, ending(self._state.owner))
+        if self.room.ending is not None:
+            return failed(last, self.room.ending)
         kind = BY_CODE.get(failure.code, SyftError)
         _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, limits.MAX_LOGGED, failure.what)
         sees_shapes = self.decide(ShapeToCaller())
