@@ -1,10 +1,11 @@
-"""What processes use, as Linux counts it."""
+"""What processes there are and what they use, as Linux counts it: for benchmarks and tests."""
 
 from __future__ import annotations
 
 import re
 import resource
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
@@ -12,8 +13,19 @@ _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
 
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started and that still run."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += map(int, (thread / "children").read_text().split())
+    return [child for child in found if alive(child)]
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process is there, and is more than a name to its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def resident(pid: int | str) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
 
 from syft.dispatch import Handle
@@ -26,6 +29,15 @@ def soon(holds: Callable[[], bool]) -> bool:
     while not (held := holds()) and time.monotonic() < deadline:
         pass
     return held
+
+
+def until(true: Callable[[], bool], seconds: float = 20.0) -> float:
+    """Wait until something is true; return the seconds that it took."""
+    start, tick = time.monotonic(), threading.Event()
+    while not true():
+        assert time.monotonic() - start < seconds, "it did not come true"
+        tick.wait(0.01)
+    return time.monotonic() - start
 
 
 def held(worker: BaseWorker) -> dict[int, torch.Tensor]:
@@ -50,6 +62,20 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     for worker in known_workers():
         worker.manual_seed(seed)
+
+
+def data_set(name: str, path: str = "x.npz", *, move: str = "", **settings: str | list[str]) -> str:
+    """Write the table of a config for one data set; ``move`` is TOML."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {"name": name, "path": path, **settings}.items()]
+    return "\n".join(["[[data]]", *lines, *([f"move = {move}"] if move else []), ""])
+
+
+def config_with_data(folder: Path, worker: str, tables: str, values: np.ndarray) -> Path:
+    """Write the config of an owner, and the one file of data that it names, ``x.npz``; return the config."""
+    np.savez(folder / "x.npz", x=values)
+    config = folder / f"{worker}.toml"
+    config.write_text(tables)
+    return config
 
 
 def written_memory(pid: int) -> Iterator[bytes]:

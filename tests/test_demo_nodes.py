@@ -19,7 +19,7 @@ from syft.demo.data import load_digits
 from syft.demo.nodes import Nodes
 from syft.demo.training import Experiment, Round, Settings, make_model
 
-from .chaos.conftest import until
+from .helpers import until
 
 pytestmark = pytest.mark.in_process
 

@@ -17,13 +17,12 @@ from syft.node import certs
 from syft.node.client import NodeWorker
 from syft.node.local import LocalNode
 
+from ..helpers import config_with_data, data_set
+
 ROOM_BYTES = 64 << 20
 
 CONFIG = f"""
-[[data]]
-name = "heart"
-path = "x.npz"
-use = ["mallory"]
+{data_set("heart", use=["mallory"])}
 
 [[peers]]
 name = "ally"
@@ -48,10 +47,7 @@ SECRETS = np.array([[4177.25, -2913.5], [8122.75, 6091.125]], dtype=np.float32)
 @pytest.fixture(scope="session")
 def fort(start: Callable[..., LocalNode], tmp_path_factory: pytest.TempPathFactory) -> LocalNode:
     """The node."""
-    folder = tmp_path_factory.mktemp("fort")
-    np.savez(folder / "x.npz", x=SECRETS)
-    (folder / "fort.toml").write_text(CONFIG)
-    return start("fort", folder / "fort.toml")
+    return start("fort", config_with_data(tmp_path_factory.mktemp("fort"), "fort", CONFIG, SECRETS))
 
 
 class Attacker:

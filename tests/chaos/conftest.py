@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.request import urlopen
@@ -14,10 +11,12 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.processes import children, resident
 from syft import outline
 from syft.node.client import NodeWorker
 from syft.node.local import LocalNode, tables_of_peers
 
+from ..helpers import until
 from .proxy import Proxy
 from .report import Report
 
@@ -60,15 +59,6 @@ def report() -> Report:
     return _REPORT
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> float:
-    """Wait until something is true; return the seconds that it took."""
-    start, tick = time.monotonic(), threading.Event()
-    while not true():
-        assert time.monotonic() - start < seconds, "it did not come true"
-        tick.wait(0.01)
-    return time.monotonic() - start
-
-
 class Node(LocalNode):
     """A node with a grace period of its own, what it has open, and its metrics.
 
@@ -86,12 +76,12 @@ class Node(LocalNode):
 
     def forkserver(self) -> int:
         """Return the process that its rooms come from."""
-        (forkserver,) = _children(self.process.pid)
+        (forkserver,) = children(self.process.pid)
         return forkserver
 
     def rooms(self) -> list[int]:
         """Return the processes of its rooms."""
-        return [room for forkserver in _children(self.process.pid) for room in _children(forkserver)]
+        return [room for forkserver in children(self.process.pid) for room in children(forkserver)]
 
     def metrics(self) -> dict[str, float]:
         """Return those that have no labels."""
@@ -123,38 +113,6 @@ def one_more_room(node: Node, connect: Callable[[], NodeWorker]) -> tuple[NodeWo
     worker = connect()
     until(lambda: len(set(node.rooms()) - before) == 1)
     return worker, (set(node.rooms()) - before).pop()
-
-
-def resident(pid: int) -> int:
-    """Return the resident bytes of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def proportional(pid: int) -> int:
-    """Return the bytes of memory of a process; of what it shares, its part."""
-    line = re.search(r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    return int(line[1]) << 10
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process is there, and is more than a name to its parent."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[1]) == pid and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ from syft.errors import ObjectGone, WorkerNotFound, WorkerShut
 from syft.node import certs
 from syft.node.client import NodeWorker
 
-from .conftest import Node, until
+from ..helpers import until
+from .conftest import Node
 from .proxy import Proxy, at_random
 
 GRACE = 4  # seconds

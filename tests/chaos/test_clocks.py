@@ -13,7 +13,8 @@ import torch
 import syft as sy
 from syft import node as package
 
-from .conftest import SHORT_GRACE, Node, until
+from ..helpers import until
+from .conftest import SHORT_GRACE, Node
 from .proxy import Proxy
 
 pytestmark = pytest.mark.in_process

@@ -13,7 +13,8 @@ import syft as sy
 from syft import limits
 from syft.errors import WorkerShut
 
-from .conftest import GRACE, SHORT_GRACE, until
+from ..helpers import until
+from .conftest import GRACE, SHORT_GRACE
 from .proxy import Proxy, at_random, one_in
 
 pytestmark = pytest.mark.in_process

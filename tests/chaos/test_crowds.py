@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import syft as sy
+from bench.processes import resident
 from syft import limits
 from syft.errors import WorkerShut
 
-from .conftest import one_more_room, resident, until
+from ..helpers import until
+from .conftest import one_more_room
 
 pytestmark = pytest.mark.in_process
 

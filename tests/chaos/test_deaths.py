@@ -14,12 +14,14 @@ import pytest
 import torch
 
 import syft as sy
+from bench.processes import alive
 from syft.errors import SyftError, WorkerShut
 from syft.node import forkserver
 from syft.node.engines import Order
 from syft.node.local import LocalNode
 
-from .conftest import SHORT_GRACE, alive, one_more_room, until
+from ..helpers import until
+from .conftest import SHORT_GRACE, one_more_room
 from .proxy import Proxy
 
 pytestmark = pytest.mark.in_process

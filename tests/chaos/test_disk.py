@@ -9,14 +9,16 @@ import pytest
 import torch
 
 import syft as sy
+from bench.processes import proportional
 from syft.errors import AuditFailed
 from syft.node.audit import AuditLog, Entry
 
-from .conftest import SHORT_GRACE, proportional, until
+from ..helpers import data_set, until
+from .conftest import SHORT_GRACE
 
 pytestmark = pytest.mark.in_process
 
-DATA = '[[data]]\nname = "heart"\npath = "heart.npz"\nuse = ["me"]\nget = ["me"]\n'
+DATA = data_set("heart", "heart.npz", use=["me"], get=["me"])
 IDLE_BYTES = 350 << 20
 
 
@@ -47,7 +49,7 @@ def leave_space(node, size):
 
 def test_an_idle_node_is_small(ward, report):
     until(lambda: not ward.rooms())
-    gate, forkserver = proportional(ward.process.pid), proportional(ward.forkserver())
+    gate, forkserver = proportional([ward.process.pid]), proportional([ward.forkserver()])
     report.found("memory of an idle node: gate, fork server", f"{gate / 2**20:.0f}, {forkserver / 2**20:.0f} MiB")
     assert gate + forkserver < IDLE_BYTES
 

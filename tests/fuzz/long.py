@@ -21,6 +21,7 @@ import atheris
 with atheris.instrument_imports(include=["syft"]):
     import syft.node.gate  # noqa: F401 - all that targets use is imported here, to be watched
 
+from bench.processes import resident
 from syft import limits
 
 from .mutation import mutated
@@ -78,21 +79,17 @@ class _Watch:
         self._runs += 1
         self._slowest = max(self._slowest, seconds)
         if self._runs % self._every == 0:
-            resident = _resident()
-            self._memory = self._memory or resident
+            now = resident("self")
+            self._memory = self._memory or now
             print(
                 f"{self._name}: {self._runs:,} inputs in {time.monotonic() - self._start:.0f} s, "
-                f"slowest {1000 * self._slowest:.1f} ms, memory {(resident - self._memory) / 2**20:+.1f} MiB",
+                f"slowest {1000 * self._slowest:.1f} ms, memory {(now - self._memory) / 2**20:+.1f} MiB",
                 flush=True,
             )
 
 
 def _size() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
 if __name__ == "__main__":

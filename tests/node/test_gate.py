@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import syft as sy
+from bench.processes import children
 from syft import limits
 from syft.errors import BadCertificate, LimitExceeded, Misuse, WorkerShut
 from syft.messages import Delegate, Introduce
@@ -24,7 +25,7 @@ from syft.node.gate import Gate
 from syft.node.link import SESSION
 from syft.node.records import Opening
 
-from ..chaos.conftest import until
+from ..helpers import until
 from . import fakes
 
 pytestmark = pytest.mark.in_process
@@ -156,8 +157,8 @@ def test_a_room_that_opens_when_its_node_has_stopped_is_closed(threads):
 
 def test_a_node_that_cannot_open_rooms_any_more_ends(start):
     node = start("orphaned")
-    (forkserver,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
-    os.kill(int(forkserver), signal.SIGKILL)
+    (forkserver,) = children(node.process.pid)
+    os.kill(forkserver, signal.SIGKILL)
     assert node.process.wait(20) == 1
     assert "the process that starts rooms has ended" in node.log.read_text()
 

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import urllib.request
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -17,37 +16,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 import syft as sy
+from bench.processes import children
 from syft.errors import BadConfig, GetNotPermitted, NodeError, WorkerShut
 from syft.node.certs import tls_name
 from syft.node.config import metrics_address
 from syft.node.health import Health
 from syft.node.local import LocalNode
 
-from ..chaos.conftest import until
+from ..helpers import config_with_data, data_set, until
 
 pytestmark = pytest.mark.in_process
 
-CONFIG = """
-[[data]]
-name = "heart"
-path = "x.npz"
-use = ["me"]
-
-[[data]]
-name = "free"
-path = "x.npz"
-use = ["me"]
-get = ["me"]
-"""
+CONFIG = data_set("heart", use=["me"]) + data_set("free", use=["me"], get=["me"])
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.fixture(scope="module")
 def node(authority, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("meter")
-    np.savez(folder / "x.npz", x=np.ones(3, dtype=np.float32))
-    config = folder / "meter.toml"
-    config.write_text(CONFIG)
+    values = np.ones(3, dtype=np.float32)
+    config = config_with_data(tmp_path_factory.mktemp("meter"), "meter", CONFIG, values)
     with LocalNode(authority, "meter", config, ["--metrics", "127.0.0.1:0"]) as node:
         yield node
 
@@ -109,9 +96,9 @@ def test_rooms_that_die_are_counted_once(node, url, authority):
     before = read(url)["syft_rooms_died_total",]
     bob = sy.connect(node.address, certs=authority / "me")
     assert sy.send(torch.ones(3), bob).sum().item() == 3
-    (room,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
-    (room,) = Path(f"/proc/{room}/task/{room}/children").read_text().split()
-    os.kill(int(room), signal.SIGKILL)
+    (forkserver,) = children(node.process.pid)
+    (room,) = children(forkserver)
+    os.kill(room, signal.SIGKILL)
     with pytest.raises(WorkerShut):
         sy.send(torch.ones(3), bob).sum().item()
     assert read(url)["syft_rooms_died_total",] == before + 1

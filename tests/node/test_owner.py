@@ -33,44 +33,18 @@ from syft.node import certs
 from syft.node.audit import AuditLog, Wanted
 from syft.node.requests import Requests
 
-from ..chaos.conftest import until
+from ..helpers import config_with_data, data_set, until
 
 pytestmark = pytest.mark.in_process
 
 VALUES = np.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]], dtype=np.float32)
 
-CONFIG = """
-[[data]]
-name = "heart"
-path = "x.npz"
-tags = ["#cardiology"]
-description = "blood pressure"
-use = ["me"]
-
-[[data]]
-name = "free"
-path = "x.npz"
-use = ["*"]
-get = ["me"]
-
-[[data]]
-name = "shaped"
-path = "x.npz"
-use = ["me"]
-shapes = ["me"]
-
-[[data]]
-name = "movable"
-path = "x.npz"
-use = ["me"]
-move = { lab = "open" }
-
-[[data]]
-name = "hidden"
-path = "x.npz"
-use = ["dave"]
-get = ["dave"]
-
+CONFIG = f"""
+{data_set("heart", tags=["#cardiology"], description="blood pressure", use=["me"])}
+{data_set("free", use=["*"], get=["me"])}
+{data_set("shaped", use=["me"], shapes=["me"])}
+{data_set("movable", use=["me"], move='{ lab = "open" }')}
+{data_set("hidden", use=["dave"], get=["dave"])}
 [[peers]]
 name = "lab"
 
@@ -85,12 +59,11 @@ grace_seconds = 2
 def owner(start, tmp_path_factory):
     """A node with data, and one without."""
     folder = tmp_path_factory.mktemp("ward")
-    np.savez(folder / "x.npz", x=VALUES)
-    (folder / "ward.toml").write_text(CONFIG)
+    config = config_with_data(folder, "ward", CONFIG, VALUES)
     return SimpleNamespace(
-        ward=start("ward", folder / "ward.toml"),
+        ward=start("ward", config),
         lab=start("lab"),
-        config=folder / "ward.toml",
+        config=config,
         state=folder / "ward-state",
     )
 
@@ -268,9 +241,7 @@ def test_torchs_words_stay_and_the_code_of_an_error_leaves(ward):
 
 
 def test_failures_do_not_spell_out_what_may_not_leave(start, authority, tmp_path):
-    np.savez(tmp_path / "x.npz", x=np.arange(512) % 2)
-    (tmp_path / "clinic.toml").write_text('[[data]]\nname = "bits"\npath = "x.npz"\nuse = ["me"]\n')
-    clinic = start("clinic", tmp_path / "clinic.toml")
+    clinic = start("clinic", config_with_data(tmp_path, "clinic", data_set("bits", use=["me"]), np.arange(512) % 2))
     worker = sy.connect(clinic.address, certs=authority / "me")
     bits, one, told = data(worker, "bits"), sy.send(torch.zeros(1), worker), 0
     for number in range(512):
@@ -440,18 +411,17 @@ def test_requests_are_their_clients_own(owner, ward, authority):
 
 
 def test_who_may_not_use_the_data_any_more_collects_nothing(start, authority, tmp_path):
-    np.savez(tmp_path / "x.npz", x=VALUES)
-    config = tmp_path / "infirmary.toml"
-    ids, allowed = [], '[[data]]\nname = "{}"\npath = "x.npz"\nuse = ["me"]\n'
-    config.write_text(allowed.format("kept") + allowed.format("closed") + allowed.format("gone"))
+    ids, names = [], ("kept", "closed", "gone")
+    tables = "".join(data_set(name, use=["me"]) for name in names)
+    config = config_with_data(tmp_path, "infirmary", tables, VALUES)
     node = start("infirmary", config)
-    for name in ("kept", "closed", "gone"):
+    for name in names:
         worker = sy.connect(node.address, certs=authority / "me")
         ids.append(data(worker, name).sum().request(reason=name).id)
         Requests(tmp_path / "infirmary-state", "infirmary").approve(ids[-1])
         worker.shut()
     assert node.stop() == 0
-    config.write_text(allowed.format("kept") + allowed.format("closed").replace('"me"', '"dave"'))
+    config.write_text(data_set("kept", use=["me"]) + data_set("closed", use=["dave"]))
     worker = sy.connect(start("infirmary", config).address, certs=authority / "me")
     kept, closed, gone = worker.requests()
     assert [request.id for request in (kept, closed, gone)] == ids

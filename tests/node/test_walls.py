@@ -20,6 +20,7 @@ import torch
 from typer.testing import CliRunner
 
 import syft as sy
+from bench.processes import children
 from syft.cli import app
 from syft.node import walls
 from syft.node.local import LocalNode
@@ -272,10 +273,10 @@ def test_what_rooms_are_forked_from_has_no_secrets(
     config.write_text('[[data]]\nname = "d"\npath = "data.csv"\ndescription = "of-the-config"\nuse = ["*"]\n')
     node = start("walled", config)
     sy.connect(node.address, certs=authority / "me").search()  # then it is forked, and ready
-    (forkserver,) = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    (forkserver,) = children(node.process.pid)
     key = (authority / "walled" / "key.pem").read_bytes().splitlines()[1]
     for secret in (b"of-the-environment", b"of-the-config", key):
-        assert not any(secret in part for part in written_memory(int(forkserver))), secret
+        assert not any(secret in part for part in written_memory(forkserver)), secret
 
 
 def test_the_owner_is_told_which_walls_stand(
