@@ -116,9 +116,10 @@ class Retire(Message):
 
 
 class Retain(Message):
-    """Add one owner to ``id``. -> Done"""
+    """Add one owner to ``id``: the worker ``to``, where that is another than the caller; it may use it. -> Done"""
 
     id: Id
+    to: Name = ""
 
 
 class Release(Message):

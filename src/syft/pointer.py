@@ -233,10 +233,10 @@ class PointerTensor(torch.Tensor):
         """Return a pointer to a copy of the object, at the same worker, outside the graph."""
         return cast(PointerTensor, self.detach().clone().requires_grad_(self.requires_grad))
 
-    def reference(self) -> Reference:
-        """Name the object for another worker, which becomes one more owner of it."""
+    def reference(self, to: str = "") -> Reference:
+        """Name the object for the worker ``to``, or for the caller: one more owner of it, who may use it."""
         handle = self._handle
-        handle.location.request(Retain(handle.id))
+        handle.location.request(Retain(handle.id, to))
         return Reference(handle.location.id, handle.id, Meta.of(self))
 
     def _check_not_left(self) -> None:

@@ -60,7 +60,8 @@ class Store:
     taker knows, it lives on while an autograd graph of the taker still needs it.
 
     ``objects`` is read and written directly on the hot path; all else that is known of an object is
-    kept beside it, for those few objects that have it.
+    kept beside it, for those few objects that have it. ``grants``: which of them were pointed to for
+    other workers, or made by these, by the workers' names.
     """
 
     def __init__(self, where: str) -> None:
@@ -72,6 +73,7 @@ class Store:
         self._policies: dict[int, frozenset[str]] = {}
         self._fates: OrderedDict[int, str] = OrderedDict()
         self._failures: dict[int, SyftError] = {}
+        self.grants: dict[str, set[int]] = {}
 
     def put(self, id: int, value: torch.Tensor, label: Label = Label(), policy: Policy = None) -> None:
         """Store ``value`` with one owner. Raises IdInUse."""
@@ -109,6 +111,8 @@ class Store:
         owners = self._further_owners.get(id)
         if owners is None:
             self._forget(id)
+            if self.grants:
+                self._revoke(id)
         elif owners == 1:
             del self._further_owners[id]
         else:
@@ -146,8 +150,23 @@ class Store:
         """Return how much memory all objects, and the words that describe them, take together."""
         return bytes_of(list(self.objects.values())) + sum(label.size for label in self._labels.values())
 
+    def __contains__(self, id: int) -> bool:
+        """Tell whether something is under that name, be it an error."""
+        return id in self.objects or id in self._failures
+
+    def grant(self, worker: str, id: int) -> None:
+        """Note that ``worker`` may use an object, until that is no more."""
+        self.grants.setdefault(worker, set()).add(id)
+
+    def _revoke(self, id: int) -> None:
+        for worker, granted in list(self.grants.items()):
+            granted.discard(id)
+            if not granted:
+                del self.grants[worker]
+
     def _end(self, id: int, fate: str) -> None:
         self._forget(id)
+        self._revoke(id)
         self._fates[id] = fate
         if len(self._fates) > limits.MAX_FATES:
             self._fates.popitem(last=False)

@@ -77,6 +77,9 @@ class Peer(Protocol):
     def adopt(self, reference: Reference, owner: str) -> torch.Tensor:
         """Make a pointer, held by ``owner``, of a reference to an object at this peer."""
 
+    def let_use(self, id: int, worker: str) -> None:
+        """Let ``worker`` use an object at this peer, of which it has an ownership."""
+
 
 class Guard(Protocol):
     """What a worker that serves strangers asks before it takes or makes something."""
@@ -109,7 +112,7 @@ class Worker:
         self.id = id
         self.store = Store(id)
         self.guard: Guard | None = None
-        self._peer = peer
+        self.peer = peer
         self._handlers: dict[type[Request], Callable[[Any], Answer]] = {
             Run: self._run,
             Put: self._put,
@@ -275,7 +278,7 @@ class Worker:
         value = message.value
         self.store.check_free(message.id)
         if isinstance(value, Reference):
-            value = self._peer(value.worker).adopt(value, self.id)
+            value = self.peer(value.worker).adopt(value, self.id)
         elif type(value) is not torch.Tensor:
             raise MalformedMessage("only a tensor or a pointer can be put", where=self.id)
         allowed = None if message.allowed is None else frozenset(message.allowed)
@@ -317,7 +320,7 @@ class Worker:
         if not isinstance(reference, Reference):
             raise MalformedMessage("only a pointer can be put in an object's place", where=self.id)
         self.store.find(message.id)
-        pointer = self._peer(reference.worker).adopt(reference, self.id)
+        pointer = self.peer(reference.worker).adopt(reference, self.id)
         self.store.objects[message.id] = pointer
         return Placed(cast(Meta, pointer))
 
@@ -340,7 +343,7 @@ class Worker:
     def _put_at(self, worker: str, id: int, as_id: int, user: str) -> Meta:
         value, label, allowed = self.store.find(id), self.store.label_of(id), self.store.policy_of(id)
         policy.permit_send(allowed, user, self.id)
-        return self._peer(worker).put(value, as_id, label, allowed)
+        return self.peer(worker).put(value, as_id, label, allowed)
 
     def _retire(self, message: Retire) -> Done:
         names = (*message.ids, *message.take_as)
@@ -355,6 +358,8 @@ class Worker:
 
     def _retain(self, message: Retain) -> Done:
         self.store.retain(message.id)
+        if message.to:
+            self.store.grant(message.to, message.id)
         return Done()
 
     def _release(self, message: Release) -> Done:

@@ -16,7 +16,7 @@ from .asking import Request as AskedFor
 from .dispatch import Handle, run
 from .errors import Misuse, SyftError, WorkerNotFound, WorkerShut
 from .ids import new_id
-from .messages import Clear, Found, Get, List, Placed, Put, Search, Seed, Value
+from .messages import Clear, Found, Get, List, Placed, Put, Retain, Search, Seed, Value
 from .operators import BY_NAME
 from .pointer import PointerTensor
 from .policy import Policy
@@ -82,7 +82,7 @@ class BaseWorker:
     def put(self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None) -> Meta:
         """Store a tensor, or a pointer, there under ``id``; return its metadata there. Raises IdInUse."""
         users = None if policy is None else tuple(sorted(policy))
-        outgoing = value.reference() if isinstance(value, PointerTensor) else value
+        outgoing = value.reference(self.id) if isinstance(value, PointerTensor) else value
         try:
             placed = cast(Placed, self.request(Put(id, outgoing, label.tags, label.description, users)))
         except SyftError:
@@ -121,6 +121,11 @@ class BaseWorker:
     def adopt(self, reference: Reference, owner: str) -> PointerTensor:
         """Make a pointer, held by ``owner``, of a reference to an object here."""
         return PointerTensor.of(Handle(reference.id, self, get_worker(owner)), reference.meta)
+
+    def let_use(self, id: int, worker: str) -> None:
+        """Let ``worker`` use an object, of which it has an ownership."""
+        self.request(Retain(id, worker))
+        self.release(id)
 
     def ask(self, id: int, reason: str) -> AskedFor:
         """Ask the owner to let the caller get an object; only nodes have one. Raises Misuse."""

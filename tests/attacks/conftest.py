@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,9 @@ import syft as sy
 from syft.ids import new_id
 from syft.messages import Release, Run
 from syft.node import certs
+from syft.node.certs import Bundle, tls_name
 from syft.node.client import NodeWorker
+from syft.node.link import OPTIONS
 from syft.node.local import LocalNode
 
 from ..helpers import config_with_data, data_set
@@ -85,6 +88,23 @@ def mallory(fort: LocalNode, mallory_certificate: Path) -> Iterator[Attacker]:
     attacker = Attacker(fort, mallory_certificate)
     yield attacker
     attacker.worker.shut()
+
+
+@pytest.fixture
+def dial(fort: Any) -> Iterator[Any]:
+    """Connect with a certificate."""
+    opened = []
+
+    def dial(certificate: Path) -> grpc.Channel:
+        bundle = Bundle.load(certificate)
+        credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
+        options = [*OPTIONS, ("grpc.ssl_target_name_override", tls_name(fort.name))]
+        opened.append(grpc.secure_channel(fort.address, credentials, options))
+        return opened[-1]
+
+    yield dial
+    for channel in opened:
+        channel.close()
 
 
 @pytest.fixture(autouse=True)

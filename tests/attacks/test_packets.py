@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import secrets
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,13 @@ import torch
 
 from syft import limits, wire
 from syft.messages import Get, Put, Run
-from syft.node.certs import Bundle, tls_name
-from syft.node.link import DELIVER, OPTIONS, SESSION
+from syft.node.link import DELIVER, SESSION
 from syft.node.records import Answered, Batch, Opening, PacketSource, Welcome, pack, read_record
 from syft.wire import Ref
 
 pytestmark = pytest.mark.in_process
 
 SECONDS = 20
-
-
-@pytest.fixture
-def dial(fort: Any) -> Iterator[Any]:
-    """Connect with a certificate."""
-    opened = []
-
-    def dial(certificate: Path) -> grpc.Channel:
-        bundle = Bundle.load(certificate)
-        credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
-        options = [*OPTIONS, ("grpc.ssl_target_name_override", tls_name(fort.name))]
-        opened.append(grpc.secure_channel(fort.address, credentials, options))
-        return opened[-1]
-
-    yield dial
-    for channel in opened:
-        channel.close()
 
 
 def _bytes(*messages: Any) -> list[bytes]:

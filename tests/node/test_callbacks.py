@@ -75,7 +75,7 @@ def add(id, result):
 def test_what_was_pointed_to_and_what_is_made_of_it(carol):
     p = sy.send(torch.tensor([1.0, 2.0]), carol)
     callbacks = Callbacks("bob")
-    callbacks.grant("carol", p.id_at_location)
+    carol._worker.store.grant("bob", p.id_at_location)
     answer = ask(callbacks, add(p.id_at_location, 7), add(7, 8), Get(8))
     assert isinstance(answer, Value) and answer.value.tolist() == [3, 4]
 
@@ -118,7 +118,7 @@ def test_all_else_is_refused_and_changes_nothing(carol, messages):
 def test_what_a_node_lets_go_of_it_may_not_use_again(carol):
     p = sy.send(torch.ones(2), carol)
     callbacks = Callbacks("bob")
-    callbacks.grant("carol", p.id_at_location)
+    carol._worker.store.grant("bob", p.id_at_location)
     assert isinstance(ask(callbacks, add(p.id_at_location, 7), Release((7,))), Done)
     carol.request(Put(7, torch.zeros(2)))
     answer = ask(callbacks, Get(7))
@@ -127,7 +127,7 @@ def test_what_a_node_lets_go_of_it_may_not_use_again(carol):
 
 def test_only_virtual_workers_are_called(carol):
     callbacks, replies = Callbacks("bob"), Replies()
-    callbacks.grant("carol", 1)
+    carol._worker.store.grant("bob", 1)
     for worker in ("nobody", "carol"):
         callbacks.called(worker, wire.encode(Batch(1, True, 0, [Put(7, torch.zeros(2))])))
     callbacks.close()
@@ -138,20 +138,20 @@ def test_only_virtual_workers_are_called(carol):
 
 def test_a_worker_of_the_same_name_has_granted_nothing(carol):
     callbacks = Callbacks("bob")
-    callbacks.grant("carol", 7)
+    sy.get_worker("carol")._worker.store.grant("bob", 7)
     carol.shut()
     anew = sy.VirtualWorker(id="carol")
     anew.request(Put(7, torch.zeros(2)))
     for allowed in (False, True):
         assert isinstance(ask(callbacks, Get(7)), Value if allowed else Failure)
-        callbacks.grant("carol", 7)
+        sy.get_worker("carol")._worker.store.grant("bob", 7)
 
 
 def test_what_a_node_makes_is_counted_from_call_to_call(carol, monkeypatch):
     monkeypatch.setattr(limits, "ROOM_BYTES", 4000)
     p = sy.send(torch.zeros(100), carol)
     callbacks = Callbacks("bob")
-    callbacks.grant("carol", p.id_at_location)
+    sy.get_worker("carol")._worker.store.grant("bob", p.id_at_location)
     zeros = [Run("aten::zeros", [[700]], {}, (id,)) for id in (7, 8)]
     assert isinstance(ask(callbacks, zeros[0]), Ran)
     assert ask(callbacks, zeros[1]).code == "limit-exceeded"
@@ -161,7 +161,7 @@ def test_what_a_node_makes_is_counted_from_call_to_call(carol, monkeypatch):
 def test_refused_operators_leave_alone_what_they_name(carol):
     callbacks = Callbacks("bob")
     mine, theirs = (sy.send(torch.ones(2), carol) for _ in range(2))
-    callbacks.grant("carol", mine.id_at_location)
+    sy.get_worker("carol")._worker.store.grant("bob", mine.id_at_location)
     refused = ask(callbacks, add(mine.id_at_location, theirs.id_at_location), Get(mine.id_at_location))
     assert isinstance(refused, Value)
     assert theirs.get().tolist() == [1, 1]

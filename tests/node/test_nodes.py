@@ -78,6 +78,15 @@ def test_chains_over_nodes(bob, alice):
     assert inner.location is bob and inner.get().tolist() == [0, 1, 2]
 
 
+def test_chains_of_three_nodes(nodes, authority, bob, alice):
+    charlie = sy.connect(nodes["charlie"].address, certs=authority / "me")
+    x = sy.send(torch.arange(3.0), charlie).send(bob).send(alice)
+    assert ((x + 1) * x).get().get().get().tolist() == [0, 2, 6]
+    met = sy.send(torch.ones(3), charlie).send(alice)  # now alice knows where charlie is
+    x.remote_get()
+    assert (x + met).get().get().tolist() == [1, 2, 3]
+
+
 def test_what_a_chain_did_is_done_when_its_inner_pointer_comes_home(bob, alice):
     for _ in range(20):
         p = sy.send(torch.zeros(2), bob).send(alice)

@@ -81,6 +81,7 @@ class NodeWorker(BaseWorker):
     def _lend(self, message: Lend) -> Answer:
         """Give the object away, and put a pointer to where it is now in its place."""
         placed = cast(Placed, self._give(Give(message.id, message.to, message.as_id, None, message.user)))
+        get_worker(message.to).let_use(message.as_id, self.id)
         there = Reference(message.to, message.as_id, Meta.of(cast(Any, placed.meta)))
         return self._request(Point(message.id, there))
 
@@ -89,9 +90,7 @@ class NodeWorker(BaseWorker):
         worker = reference.worker
         other = get_worker(worker)
         if not isinstance(other, NodeWorker):
-            callbacks, token = self._called_back()
-            callbacks.grant(worker, reference.id)
-            introduction = Introduce(worker, "", token)
+            introduction = Introduce(worker, "", self._called_back())
         elif worker == self.id or self._introduced.get(worker) is other:
             return
         else:
@@ -101,7 +100,7 @@ class NodeWorker(BaseWorker):
             self._channel.request(introduction)
             self._introduced[worker] = other
 
-    def _called_back(self) -> tuple[Callbacks, str]:
+    def _called_back(self) -> str:
         """Hear the calls of this node to workers in this process, over a session of their own; return its token."""
         if self._callbacks is None:
             delegated = cast(Delegated, self._channel.request(Delegate(self._door.caller)))
@@ -111,8 +110,7 @@ class NodeWorker(BaseWorker):
             link.listen(channel.arrived, channel.lose)
             callbacks.start(channel)
             self._callbacks = callbacks, channel, delegated.token
-        callbacks, _, token = self._callbacks
-        return callbacks, token
+        return self._callbacks[2]
 
     def ask(self, id: int, reason: str) -> AskedFor:
         """Ask the node's owner to let you get an object."""

@@ -60,13 +60,15 @@ class Batch(msgspec.Struct, array_like=True):
     """Messages in order, the first being the session's ``first``-th.
 
     ``asks``: the last one wants an answer. ``received``: how many answers have arrived so far. A batch
-    without messages says no more than that; if it asks, it is a goodbye.
+    without messages says no more than that; if it asks, it is a goodbye. ``delegate``: whose messages they
+    are where they are not the client's; the gate says so.
     """
 
     first: Id
     asks: bool
     received: Id
     messages: Batches
+    delegate: Name = ""
 
 
 class RawBatch(msgspec.Struct, array_like=True):
@@ -79,6 +81,7 @@ class RawBatch(msgspec.Struct, array_like=True):
     asks: bool
     received: Id
     messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
+    delegate: Name = ""
     policies: Policies = ()
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 import torch
 
 from .. import limits, wire
-from ..errors import IdInUse, LimitExceeded, NotPermitted, SyftError
+from ..errors import IdInUse, LimitExceeded, SyftError
 from ..guard import Guard
 from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
@@ -22,6 +21,7 @@ from ..transport import InProcess
 from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
 from .channel import Channel
+from .delegates import Delegate
 from .records import Answered, Batch, Frames, SocketSource, send_record
 
 #: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
@@ -37,6 +37,7 @@ def live(
     """
     room = Worker(worker, _Peers(calls).find)
     room.guard = Guard(room.store, quota)
+    delegates: dict[str, Delegate] = {}
     become_local_worker(BaseWorker(worker, InProcess(room)))
     source = SocketSource(batches, files=True)
     with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
@@ -45,7 +46,10 @@ def live(
                 frames = source.read_record_with_files()
             except EOFError:
                 return
-            answered = answer_batch(room, wire.decode(frames, Batch), objects)
+            batch = wire.decode(frames, Batch)
+            if batch.delegate and batch.delegate not in delegates:
+                delegates[batch.delegate] = Delegate(room, batch.delegate, room.guard)
+            answered = answer_batch(room, batch, objects, delegates.get(batch.delegate))
             if answered is not None:
                 send_record(batches, _encoded(answered))
 
@@ -117,32 +121,39 @@ def answer_batch(
     room: Worker,
     batch: Batch,
     objects: int = limits.ROOM_OBJECTS,
-    permit: Callable[[Request], None] = lambda message: None,
+    delegate: Delegate | None = None,
 ) -> Answered | None:
     """Handle all messages of a batch; return the answer to the last if it is asked for.
 
-    Once there are as many ``objects``, nothing that makes more is run; nor is what ``permit`` raises a SyftError for.
+    Once there are as many ``objects``, nothing that makes more is run; nor is what a ``delegate`` may not ask for.
     A message that fails leaves its error in the place of what it would have made or written.
     """
     answer: Answer | None = None
     for number, message in enumerate(batch.messages, batch.first):
         _now.message = number
-        of_another: type[SyftError] = NotPermitted  # it says that what the message makes may be another's already
+        if delegate is not None and (refusal := delegate.refusal(message)) is not None:
+            refusal.asked_at = number
+            answer = failure_of(refusal)
+            continue
         try:
-            permit(message)
-            of_another = IdInUse
             wire.check_closed(message)
             if len(room.store.objects) >= objects and _makes_more(message):
                 raise LimitExceeded(
                     f"a room takes {objects} objects", where=room.id, mend="Let go of pointers that you do not use."
                 )
+            if delegate is not None:
+                delegate.check(message)
             answer = room.handle(message)
+            if delegate is not None:
+                delegate.let_use(answer)
         except SyftError as error:
             error.asked_at = error.asked_at or number
             answer = failure_of(error)
-            if not isinstance(error, of_another):
+            if not isinstance(error, IdInUse):  # what has that id is another's
                 for id in _touched(message):
                     room.store.fail(id, error)
+        if delegate is not None:
+            delegate.note(message)
     if answer is None or not batch.asks:
         return None
     return Answered(batch.first + len(batch.messages) - 1, encodable(answer))

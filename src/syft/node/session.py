@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .. import limits, wire
-from ..errors import MalformedMessage, SyftError, WorkerShut
+from ..errors import MalformedMessage, NotPermitted, SyftError, WorkerShut
 from ..messages import Done, Get, Retire, Search
 from ..wire import Id, Name
 from .counts import Counts
@@ -127,12 +127,17 @@ class Session:
         return True
 
     def _pass_on(self, batch: RawBatch, frames: Frames, last: int) -> None:
-        if self.caller != self.tenancy.client:  # a client's own has no policies
+        is_delegates = self.caller != self.tenancy.client
+        if is_delegates:  # a client's own has no policies
             self.tenancy.enter(batch.policies)
+            batch.policies, batch.delegate = (), self.caller
+            frames = [msgspec.msgpack.encode(batch), *frames[1:]]
         self.tenancy.bring_in(header(frames))
         tags = [peek_tag(message) for message in batch.messages]
         if set(tags) <= _FOR_THE_ROOM:
             self._to_room(batch, frames, last, tags[-1])
+        elif is_delegates:
+            raise NotPermitted("that is for the client itself to ask", where=self.tenancy.room.worker)
         elif tags == [b"reply"]:
             self._take_reply(batch, frames, last)
         else:
