@@ -5,6 +5,7 @@ The operator is run on ``meta`` tensors once for each kind of call; after that i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,8 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Ou
     """As :meth:`Outlines.of`, and remember nothing."""
     if operator.gives_value or operator.reveals_shape(args, kwargs):
         return None
+    if _Warming.done is not None:
+        _Warming.done.wait()
     there = {_DEVICE: _META} if _DEVICE in operator.names else {}  # for what makes tensors of nothing
     try:
         outputs = operator.call(*map(_on_meta, args), **{k: _on_meta(v) for k, v in kwargs.items()} | there)
@@ -110,3 +113,23 @@ def _on_meta(value: Any) -> Any:
 def warm() -> None:
     """Have torch import what it runs operators on ``meta`` tensors with: over a second, the first time."""
     torch.empty(1, device="meta") + 1
+
+
+class _Warming:
+    """Whether that is done by a thread of its own: Ctrl-C, which is the main thread's, cuts no import in two."""
+
+    done: threading.Event | None = None
+
+
+def start_warming() -> None:
+    """Begin to :func:`warm`, unless that was begun before, and return; who needs it waits for it."""
+    if _Warming.done is None:
+        _Warming.done = threading.Event()
+        threading.Thread(target=_warm, args=(_Warming.done,), name="imports of torch").start()
+
+
+def _warm(done: threading.Event) -> None:
+    try:
+        warm()
+    finally:
+        done.set()

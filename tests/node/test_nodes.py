@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import syft as sy
+from syft import outline
 from syft.errors import Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
 
 from ..helpers import is_empty
@@ -231,3 +232,9 @@ def test_an_operator_that_only_checks_fails_at_once(bob):
     indefinite = sy.send(-torch.eye(2), bob)
     with pytest.raises(OperatorFailed, match="not positive-definite"):
         torch.linalg.cholesky(indefinite)
+
+
+def test_connecting_warms_torch(nodes, authority, monkeypatch):
+    monkeypatch.setattr(outline._Warming, "done", None)
+    sy.connect(nodes["bob"].address, certs=authority / "me").shut()
+    assert outline._Warming.done.wait(20)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import grpc
 from msgspec.structs import replace
 
-from .. import limits
+from .. import limits, outline
 from ..asking import Request as AskedFor
 from ..errors import BadCertificate, Misuse, WorkerShut
 from ..messages import (
@@ -166,6 +166,7 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
     except ValueError as error:
         raise Misuse(str(error), mend="Ask the node's owner for its address.") from error
     bundle = Bundle.load(certs)
+    outline.start_warming()
     name = _name_at(place, certs)
     if id not in (None, name):
         raise BadCertificate(f"the node at {address} is {name}'s, not {id}'s", mend="Ask its owner for its address.")
