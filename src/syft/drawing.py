@@ -1,18 +1,9 @@
-"""Pictures of who holds what, and which pointer points where: ``draw`` -> scene -> layout -> SVG.
-
-Workers stand in columns, as far to the right as pointers are followed. A pointer is an arrow; where it
-passes a column of other workers it has a lane of its own there, so that arrows never cross a worker.
-"""
+"""Pictures of who holds what, and which pointer points where: ``draw`` -> scene -> :mod:`syft.picture`."""
 
 from __future__ import annotations
 
-import html
-import re
-import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations, pairwise
-from math import inf
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +12,7 @@ import torch
 from .annotations import policy_of
 from .errors import Misuse
 from .multipointer import MultiPointerTensor
+from .picture import Box, Item, Layout, svg_of
 from .pointer import PointerTensor
 from .store import Store
 from .workers import BaseWorker, VirtualWorker, known_workers, local_worker
@@ -69,9 +61,9 @@ def draw(*things: Any, values: bool = False, **named: Any) -> Drawing:
         scene.add(name, thing)
     scene.follow_pointers()
     scene.shorten()
-    layout = _Layout(list(scene.boxes.values()))
+    layout = Layout(list(scene.boxes.values()), local_worker().id)
     text = _in_words([box for column in layout.columns for box in column if box.name])
-    return Drawing(_svg(layout, text), text)
+    return Drawing(svg_of(layout, text), text)
 
 
 def _repr_svg_(self: BaseWorker) -> str:
@@ -96,45 +88,20 @@ class _Lead(NamedTuple):
     kind: str
 
 
-@dataclass(eq=False)
-class _Item:
-    """A card in a worker's box: a tensor, a pointer, something gone, or "and 9 more"."""
+@dataclass(eq=False, kw_only=True)
+class _Pointer(Item):
+    """The card of a pointer."""
 
-    kind: str
-    title: str
-    lines: list[str] = field(default_factory=list)
-    hint: str = ""
-    lead: _Lead | None = None
-    target: _Item | None = None
-    column: int = 0
-    x: float = 0.0
-    y: float = 0.0
-    width: float = 0.0
-    height: float = 0.0
-
-    @property
-    def middle(self) -> float:
-        return self.y + self.height / 2
-
-
-@dataclass(eq=False)
-class _Box:
-    """A worker; or, without a name, the lane of an arrow that passes other workers."""
-
-    name: str
-    items: list[_Item] = field(default_factory=list)
-    count: int = 0
-    y: float = 0.0
-    height: float = 0.0
+    lead: _Lead
 
 
 class _Scene:
     """Workers, what they hold, and what points where."""
 
     def __init__(self, values: bool) -> None:
-        self.boxes: dict[str, _Box] = {}
+        self.boxes: dict[str, Box] = {}
         self._values = values
-        self._held: dict[tuple[str, int], _Item] = {}
+        self._held: dict[tuple[str, int], Item] = {}
         self._drawn: dict[int, torch.Tensor] = {}
 
     def add(self, name: str, thing: Any) -> None:
@@ -159,11 +126,11 @@ class _Scene:
                 mend="Workers, pointers, tensors and modules can: sy.draw(bob, alice, x=x).",
             )
 
-    def _add_worker(self, worker: BaseWorker) -> _Box:
+    def _add_worker(self, worker: BaseWorker) -> Box:
         box = self.boxes.get(worker.id)
         if box is None:
             held = self._contents(worker)
-            box = self.boxes[worker.id] = _Box(worker.id, list(held.values()), len(held))
+            box = self.boxes[worker.id] = Box(worker.id, list(held.values()), len(held))
             self._held.update({(worker.id, id): item for id, item in held.items()})
         return box
 
@@ -172,14 +139,14 @@ class _Scene:
         boxes = list(self.boxes.values())
         for box in boxes:
             for item in box.items:
-                if item.lead is None:
+                if not isinstance(item, _Pointer):
                     continue
                 worker, id, kind = item.lead
                 if worker.id not in self.boxes:
                     boxes.append(self._add_worker(worker))
                 if (worker.id, id) not in self._held:  # a worker elsewhere lists only what can be searched for
                     gone = isinstance(worker, VirtualWorker)
-                    unlisted = _Item("gone" if gone else "tensor", _short(id), ["gone" if gone else kind], str(id))
+                    unlisted = Item("gone" if gone else "tensor", _short(id), ["gone" if gone else kind], str(id))
                     self._held[worker.id, id] = unlisted
                     self.boxes[worker.id].items.append(unlisted)
                 item.target = self._held[worker.id, id]
@@ -187,12 +154,12 @@ class _Scene:
     def shorten(self) -> None:
         """Keep the first objects of each worker, those that are pointed to before others."""
         targets = {item.target for box in self.boxes.values() for item in box.items}
-        replaced: dict[_Item | None, _Item] = {}
+        replaced: dict[Item | None, Item] = {}
         for box in self.boxes.values():
             if len(box.items) > _MOST_OBJECTS:
                 ranked = sorted(box.items, key=lambda item: item not in targets)
                 kept, rest = set(ranked[:_MOST_OBJECTS]), ranked[_MOST_OBJECTS:]
-                more = _Item("more", f"and {len(rest)} more")
+                more = Item("more", f"and {len(rest)} more")
                 replaced.update(dict.fromkeys(rest, more))
                 box.items = [*(item for item in box.items if item in kept), more]
         for box in self.boxes.values():
@@ -201,12 +168,12 @@ class _Scene:
 
     # ---- cards ----
 
-    def _contents(self, worker: BaseWorker) -> dict[int, _Item]:
+    def _contents(self, worker: BaseWorker) -> dict[int, Item]:
         if isinstance(worker, VirtualWorker):
             store = worker._worker.store
             return {id: self._stored(store, id, value) for id, value in store.listed().items()}
         return {
-            pointer.id_at_location: _Item(
+            pointer.id_at_location: Item(
                 "tensor",
                 _short(pointer.id_at_location),
                 [_kind_of(pointer), *_tag_lines(pointer._tags)],
@@ -215,24 +182,23 @@ class _Scene:
             for pointer in worker.search()
         }
 
-    def _stored(self, store: Store, id: int, value: torch.Tensor) -> _Item:
+    def _stored(self, store: Store, id: int, value: torch.Tensor) -> Item:
         private = store.policy_of(id) is not None
         lines = [*_tag_lines(store.label_of(id).tags), *(["private"] if private else [])]
         if isinstance(value, PointerTensor):
             return self._pointer(_short(id), value, lines, str(id))
-        return _Item("tensor", _short(id), [_kind_of(value), *lines, *self._values_of(value, private)], str(id))
+        return Item("tensor", _short(id), [_kind_of(value), *lines, *self._values_of(value, private)], str(id))
 
-    def _local(self, name: str, value: torch.Tensor) -> _Item:
+    def _local(self, name: str, value: torch.Tensor) -> Item:
         if isinstance(value, PointerTensor):
             return self._pointer(name or _short(value.id), value, [], str(value.id))
-        return _Item(
+        return Item(
             "tensor", name or "tensor", [_kind_of(value), *self._values_of(value, policy_of(value) is not None)]
         )
 
-    def _pointer(self, title: str, value: PointerTensor, lines: list[str], hint: str) -> _Item:
-        return _Item(
-            "pointer", title, ["pointer", *lines], hint, _Lead(value.location, value.id_at_location, _kind_of(value))
-        )
+    def _pointer(self, title: str, value: PointerTensor, lines: list[str], hint: str) -> Item:
+        lead = _Lead(value.location, value.id_at_location, _kind_of(value))
+        return _Pointer("pointer", title, ["pointer", *lines], hint, lead=lead)
 
     def _values_of(self, value: torch.Tensor, private: bool) -> list[str]:
         if not self._values or private or value.numel() > _MOST_VALUES:
@@ -259,7 +225,7 @@ def _numbers(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _in_words(boxes: Sequence[_Box]) -> str:
+def _in_words(boxes: Sequence[Box]) -> str:
     names = {item: f"{box.name}:{item.title}" for box in boxes for item in box.items}
     lines = []
     for box in boxes:
@@ -269,339 +235,3 @@ def _in_words(boxes: Sequence[_Box]) -> str:
             about = item.lines[1:] if arrow else item.lines
             lines.append(f"    {item.title}{arrow}{''.join(f'  {line}' for line in about)}")
     return "\n".join(lines)
-
-
-# ---- layout: what stands where ----
-
-_PAD = 14.0
-_HEADER = 38.0
-_CARD_PAD = 9.0
-_CARD_GAP = 8.0
-_BOX_GAP = 22.0
-_LANE_HEIGHT = 16.0
-_NARROWEST_CARD = 118.0
-_GUTTER = 64.0
-_LOOP = 34.0
-_NAME_SIZE, _TITLE_SIZE, _LINE_SIZE = 14.0, 12.5, 11.0
-_LINE_HEIGHT = 16.0
-_LONGEST_LINE = 30
-_MOST_ABREAST = 4
-_SWEEPS = 8
-
-_Path = list[_Item]
-_Place = tuple[float, float]
-
-
-class _Layout:
-    """Places for boxes, cards and arrows: ``columns`` of boxes, and for each arrow the items on its way."""
-
-    def __init__(self, boxes: Sequence[_Box]) -> None:
-        self.columns = _columns(boxes)
-        self.paths = _lay_lanes(self.columns)
-        _untangle(self.columns, self.paths)
-        self.lefts: list[float] = []
-        self.widths = [max(map(_width_of, column)) for column in self.columns]
-        self._place_upright()
-        self._place_across()
-        self.height = max((box.y + box.height for column in self.columns for box in column), default=0.0)
-        self._ports = self._spread_ports()
-
-    def _place_upright(self) -> None:
-        """Stack each column, then shift it so that the arrows into it are level on average."""
-        for c, column in enumerate(self.columns):
-            y = 0.0
-            for box, below in zip(column, [*column[1:], _Box("")], strict=True):
-                y = _stack(box, y) + (_BOX_GAP if box.name or below.name else 0.0)
-            if c:
-                drops = [b.middle - a.middle for a, b in _hops(self.paths, c - 1)]
-                _shift(column, -sum(drops) / len(drops) if drops else self.columns[c - 1][0].y)
-        top = min((column[0].y for column in self.columns), default=0.0)
-        for column in self.columns:
-            _shift(column, -top)
-
-    def _place_across(self) -> None:
-        """Place columns from left to right, farther apart where arrows are steep."""
-        x = 0.0
-        for c, column in enumerate(self.columns):
-            self.lefts.append(x)
-            for box in column:
-                inset = _PAD if box.name else 0.0
-                for item in box.items:
-                    item.x, item.width = x + inset, self.widths[c] - 2 * inset
-            steepest = max((abs(b.middle - a.middle) for a, b in _hops(self.paths, c)), default=0.0)
-            x += self.widths[c] + min(max(_GUTTER, 0.4 * steepest), 3 * _GUTTER)
-        loops = any(path[0].column == path[-1].column for path in self.paths)
-        self.width = self.lefts[-1] + self.widths[-1] + (_LOOP if loops else 0.0) if self.columns else 0.0
-
-    def _spread_ports(self) -> dict[tuple[int, int], _Place]:
-        """Spread the ends of arrows along the sides of their cards, in the order of where they lead."""
-        ends: dict[tuple[_Item, bool], list[tuple[float, int, int]]] = {}
-        for number, path in enumerate(self.paths):
-            for end, item, beyond in ((0, path[0], path[1]), (-1, path[-1], path[-2])):
-                on_right = beyond.column >= item.column
-                ends.setdefault((item, on_right), []).append((beyond.middle, number, end))
-        ports = {}
-        for (item, on_right), arrivals in ends.items():
-            for place, (_, number, end) in enumerate(sorted(arrivals), 1):
-                y = item.y + item.height * place / (len(arrivals) + 1)
-                ports[number, end] = (item.x + item.width if on_right else item.x, y)
-        return ports
-
-    def arrow(self, number: int) -> tuple[str, _Place, _Place, int]:
-        """Return an arrow's path, its start, its tip, and its direction there: 1 is right, -1 is left."""
-        path, start, tip = self.paths[number], self._ports[number, 0], self._ports[number, -1]
-        if path[0].column == path[-1].column:
-            bend = self.lefts[path[0].column] + self.widths[path[0].column] + _LOOP
-            return f"M{_at(start)} C{_at((bend, start[1]))} {_at((bend, tip[1]))} {_at(tip)}", start, tip, -1
-        way = 1 if path[0].column < path[-1].column else -1
-        heights = [start[1], *(lane.middle for lane in path[1:-1]), tip[1]]
-        steps = [f"M{_at(start)}"]
-        for (a, b), (from_y, to_y) in zip(pairwise(path), pairwise(heights), strict=True):
-            leave, enter = self._edge(a.column, way), self._edge(b.column, -way)
-            bend = (leave + enter) / 2
-            steps.append(f"H{leave:.1f} C{_at((bend, from_y))} {_at((bend, to_y))} {_at((enter, to_y))}")
-        return f"{' '.join(steps)} H{tip[0]:.1f}", start, tip, way
-
-    def _edge(self, column: int, way: int) -> float:
-        return self.lefts[column] + (self.widths[column] if way == 1 else 0.0)
-
-
-def _columns(boxes: Sequence[_Box]) -> list[list[_Box]]:
-    """Put each worker one column after the last of those that point to it; set the items' columns.
-
-    Arrows that close a circle do not count. ``me`` comes before workers that nobody points to.
-    """
-    box_of = {item: box for box in boxes for item in box.items}
-    onward = {box: [box_of[item.target] for item in box.items if item.target] for box in boxes}
-    me = local_worker().id
-    first = sorted(boxes, key=lambda box: box.name != me)
-    depth = {box: int(first[0].name == me != box.name) for box in boxes}
-    if not any(onward.values()):
-        depth = {box: i % _MOST_ABREAST for i, box in enumerate(first)}
-    order = _sources_first(first, onward)
-    rank = {box: r for r, box in enumerate(order)}
-    for box in order:
-        for after in onward[box]:
-            if rank[after] > rank[box]:
-                depth[after] = max(depth[after], depth[box] + 1)
-    columns = [[box for box in boxes if depth[box] == d] for d in sorted(set(depth.values()))]
-    for c, column in enumerate(columns):
-        for box in column:
-            for item in box.items:
-                item.column = c
-    return columns
-
-
-def _sources_first(boxes: Sequence[_Box], onward: dict[_Box, list[_Box]]) -> list[_Box]:
-    """Sort workers so that pointers lead on, except those that close a circle."""
-    seen: set[_Box] = set()
-    done: list[_Box] = []
-
-    def visit(box: _Box) -> None:
-        if box not in seen:
-            seen.add(box)
-            for after in reversed(onward[box]):
-                visit(after)
-            done.append(box)
-
-    for box in boxes:
-        visit(box)
-    return done[::-1]
-
-
-def _lay_lanes(columns: list[list[_Box]]) -> list[_Path]:
-    """Return each arrow's way, with a lane through every column between its ends."""
-    paths = []
-    for item in [item for column in columns for box in column for item in box.items]:
-        if item.target is None:
-            continue
-        way = 1 if item.column < item.target.column else -1
-        lanes = [_Item("lane", "", column=c) for c in range(item.column + way, item.target.column, way)]
-        for lane in lanes:
-            columns[lane.column].append(_Box("", [lane]))
-        paths.append([item, *lanes, item.target])
-    return paths
-
-
-def _hops(paths: Sequence[_Path], column: int) -> Iterator[tuple[_Item, _Item]]:
-    """Yield the left and right ends of what runs between ``column`` and the next one."""
-    for path in paths:
-        for a, b in pairwise(path):
-            left, right = (a, b) if a.column < b.column else (b, a)
-            if (left.column, right.column) == (column, column + 1):
-                yield left, right
-
-
-def _untangle(columns: list[list[_Box]], paths: Sequence[_Path]) -> None:
-    """Reorder workers, and what they hold, where fewer arrows then cross; else leave all as given."""
-    best = [[(box, list(box.items)) for box in column] for column in columns]
-    fewest = _crossings(columns, paths)
-    for sweep in range(_SWEEPS):
-        if not fewest:
-            break
-        rightwards = sweep % 2 == 0
-        for c in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
-            _pull(columns, paths, c, c - 1 if rightwards else c + 1)
-        crossings = _crossings(columns, paths)
-        if crossings < fewest:
-            fewest, best = crossings, [[(box, list(box.items)) for box in column] for column in columns]
-    for column, order in zip(columns, best, strict=True):
-        column[:] = [box for box, _ in order]
-        for box, items in order:
-            box.items = items
-
-
-def _pull(columns: list[list[_Box]], paths: Sequence[_Path], column: int, towards: int) -> None:
-    """Sort a column by where its arrows end in the column beside it."""
-    rank = _ranks(columns[towards])
-    pulls: dict[_Item, list[int]] = {}
-    for ends in _hops(paths, min(column, towards)):
-        here, there = ends if column < towards else ends[::-1]
-        pulls.setdefault(here, []).append(rank[there])
-    mean = {item: sum(ranks) / len(ranks) for item, ranks in pulls.items()}
-    for box in columns[column]:
-        box.items.sort(key=lambda item: mean.get(item, inf))
-
-    def middle(box: _Box) -> float:
-        own = [mean[item] for item in box.items if item in mean]
-        return sum(own) / len(own) if own else inf
-
-    columns[column].sort(key=middle)
-
-
-def _crossings(columns: list[list[_Box]], paths: Sequence[_Path]) -> int:
-    count = 0
-    for c in range(len(columns) - 1):
-        left, right = _ranks(columns[c]), _ranks(columns[c + 1])
-        ends = [(left[a], right[b]) for a, b in _hops(paths, c)]
-        count += sum((a - c) * (b - d) < 0 for (a, b), (c, d) in combinations(ends, 2))
-    return count
-
-
-def _ranks(column: Sequence[_Box]) -> dict[_Item, int]:
-    return {item: rank for rank, item in enumerate(item for box in column for item in box.items)}
-
-
-def _stack(box: _Box, y: float) -> float:
-    """Place a box and its cards from ``y`` down; return where it ends."""
-    box.y = y
-    if not box.name:
-        box.items[0].y, box.items[0].height, box.height = y, _LANE_HEIGHT, _LANE_HEIGHT
-        return y + _LANE_HEIGHT
-    y += _HEADER
-    for item in box.items:
-        item.y = y
-        item.height = 2 * _CARD_PAD + _LINE_HEIGHT * (1 + len(item.lines)) - 4
-        y += item.height + _CARD_GAP
-    box.height = y - box.y + (_PAD - _CARD_GAP if box.items else 0.0)
-    return box.y + box.height
-
-
-def _shift(column: Sequence[_Box], by: float) -> None:
-    for box in column:
-        box.y += by
-        for item in box.items:
-            item.y += by
-
-
-def _width_of(box: _Box) -> float:
-    if not box.name:
-        return 0.0
-    name = _text_width(_fit(box.name), _NAME_SIZE) + _text_width(_count(box), _LINE_SIZE) + 16
-    cards = [
-        max(_text_width(_fit(text), size) for text, size in _texts(item)) + 2 * _CARD_PAD + 8 for item in box.items
-    ]
-    return max([name, _NARROWEST_CARD, *cards]) + 2 * _PAD
-
-
-def _texts(item: _Item) -> Iterator[tuple[str, float]]:
-    yield item.title, _TITLE_SIZE
-    for line in item.lines:
-        yield line, _LINE_SIZE
-
-
-def _count(box: _Box) -> str:
-    return f"{box.count} object{'s' * (box.count != 1)}" if box.count else "" if box.items else "empty"
-
-
-def _fit(text: str) -> str:
-    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 1]}…"
-
-
-def _text_width(text: str, size: float) -> float:
-    """Estimate a text's width: all is set in a monospaced face."""
-    cells = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-    return 0.61 * size * cells
-
-
-# ---- SVG: on cards of their own colour, so that a page may be light or dark ----
-
-_FACE = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
-_BOX_STYLE = 'fill="#f8fafc" stroke="#b6c2d1"'
-_INK, _MUTED = "#0f172a", "#55647a"
-_ARROW, _BROKEN = "#d97706", "#8592a6"
-_CARDS = {
-    "tensor": ('fill="#dbeafe" stroke="#3b82f6"', "#172f5c", "#345285"),
-    "pointer": (f'fill="#fff4dc" stroke="{_ARROW}"', "#5a2c04", "#8a4b10"),
-    "gone": (f'fill="none" stroke="{_BROKEN}" stroke-dasharray="4 3"', _MUTED, _MUTED),
-    "more": ('fill="none"', _MUTED, _MUTED),
-}
-_MARGIN = 4.0
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-
-
-def _svg(layout: _Layout, description: str) -> str:
-    width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}" role="img" font-family="{_FACE}">',
-        f"<desc>{_escape(description)}</desc>",
-    ]
-    for left, width, column in zip(layout.lefts, layout.widths, layout.columns, strict=True):
-        for box in column:
-            if box.name:
-                parts += _box_svg(box, left, width)
-    for number in range(len(layout.paths)):
-        parts += _arrow_svg(layout, number)
-    return "\n".join([*parts, "</svg>\n"])
-
-
-def _box_svg(box: _Box, left: float, width: float) -> Iterator[str]:
-    yield _rect(left, box.y, width, box.height, 12, _BOX_STYLE)
-    yield _text(box.name, left + _PAD, box.y + 24, _NAME_SIZE, _INK, 'font-weight="bold"')
-    yield _text(_count(box), left + width - _PAD, box.y + 24, _LINE_SIZE, _MUTED, 'text-anchor="end"')
-    for item in box.items:
-        style, title, rest = _CARDS[item.kind]
-        yield f"<g><title>{_escape(item.hint or item.title)}</title>"
-        yield _rect(item.x, item.y, item.width, item.height, 7, style)
-        x, y = item.x + _CARD_PAD, item.y + _CARD_PAD + 10
-        yield _text(item.title, x, y, _TITLE_SIZE, title, "" if item.kind == "more" else 'font-weight="bold"')
-        for n, line in enumerate(item.lines, 1):
-            yield _text(line, x, y + n * _LINE_HEIGHT, _LINE_SIZE, rest)
-        yield "</g>"
-
-
-def _arrow_svg(layout: _Layout, number: int) -> Iterator[str]:
-    path, start, (x, y), way = layout.arrow(number)
-    broken = layout.paths[number][-1].kind == "gone"
-    color, dashes = (_BROKEN, ' stroke-dasharray="5 4"') if broken else (_ARROW, "")
-    yield f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.8"{dashes}/>'
-    yield f'<circle cx="{start[0]:.1f}" cy="{start[1]:.1f}" r="3.4" fill="{color}"/>'
-    back = x - 9 * way
-    yield f'<path d="M{x:.1f} {y:.1f} L{back:.1f} {y - 4.5:.1f} V{y + 4.5:.1f} Z" fill="{color}"/>'
-
-
-def _rect(x: float, y: float, width: float, height: float, radius: int, style: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius}" {style}/>'
-
-
-def _text(text: str, x: float, y: float, size: float, color: str, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}" {style}>{_escape(_fit(text))}</text>'
-
-
-def _at(place: _Place) -> str:
-    return f"{place[0]:.1f} {place[1]:.1f}"
-
-
-def _escape(text: str) -> str:
-    return html.escape(_FORBIDDEN.sub("\ufffd", text))
