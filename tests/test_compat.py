@@ -56,8 +56,35 @@ def test_what_is_gone_says_what_it_was(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(GONE_PATHS))
 def test_modules_that_are_gone_say_what_they_were(path: str) -> None:
     for _ in range(2):
-        with pytest.raises(ImportError, match=f"{path} of PySyft 0.2 was .*syft serve.*sy.connect"):
+        with pytest.raises(ImportError, match=f"{path} of PySyft 0.2 was .*;"):
             importlib.import_module(path)
+
+
+WEBSOCKETS = [
+    "from syft.workers import WebsocketClientWorker",
+    "from syft.workers import WebsocketServerWorker",
+    "from syft.workers import websocket_client",
+    "from syft.workers.websocket_client import WebsocketClientWorker",
+    "from syft.workers.websocket_server import WebsocketServerWorker",
+    "import syft.workers.websocket_server",
+    "from syft import WebsocketClientWorker",
+    "sy.WebsocketServerWorker",
+    "sy.workers.WebsocketServerWorker",
+    "sy.workers.websocket_client.WebsocketClientWorker",
+]
+
+
+@pytest.mark.parametrize("line", WEBSOCKETS)
+def test_websocket_workers_say_that_they_are_nodes_now(line: str) -> None:
+    with pytest.raises((ImportError, AttributeError), match=r"syft serve.*sy\.connect\(address, certs\)"):
+        exec(line, {"sy": sy})
+
+
+def test_what_never_was_is_missing_as_in_any_module() -> None:
+    with pytest.raises(AttributeError, match=r"module 'syft\.workers' has no attribute 'nothing'"):
+        sy.workers.nothing  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec("from syft import nothing")
 
 
 @pytest.mark.parametrize("name", sorted(GONE_METHODS))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import NoReturn
 
 from .ids import new_id
 
@@ -87,8 +89,14 @@ GONE: dict[str, str] = {
     "serde": "how objects became bytes, which is internal here; torch.save and torch.load keep local tensors",
 }
 
-#: Modules of PySyft 0.2, as in GONE.
-GONE_PATHS: dict[str, str] = dict.fromkeys(("syft.workers.websocket_client", "syft.workers.websocket_server"), _NODES)
+_WORKERS = ("websocket_client", "websocket_server", "WebsocketClientWorker", "WebsocketServerWorker")
+
+#: What an import of PySyft 0.2 may name, modules and names in them, as in GONE.
+GONE_PATHS: dict[str, str] = {
+    **{f"syft.{name}": what for name, what in GONE.items()},
+    **dict.fromkeys((f"syft.workers.{name}" for name in _WORKERS), _NODES),
+    **dict.fromkeys(("syft.workers.node_client", "syft.grid.public_grid"), _GRID),
+}
 
 #: Methods of tensors and modules in PySyft 0.2, as in GONE.
 GONE_METHODS: dict[str, str] = dict.fromkeys(
@@ -133,9 +141,18 @@ class _OldPaths(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Have the old paths resolve."""
-    for old in OLD_PATHS:
+    """Have the old paths resolve, and those that are gone say so, however they are come by."""
+    for old in (*OLD_PATHS, *GONE_PATHS):
         parent = sys.modules.get(old.rpartition(".")[0])
         if parent is not None:  # the import system looks for modules inside a module only if it has a path
             vars(parent).setdefault("__path__", [])
+            vars(parent).setdefault("__getattr__", partial(_missing, parent.__name__))
     sys.meta_path.append(_OldPaths())
+
+
+def _missing(module: str, name: str) -> NoReturn:
+    """What a module says of a name that it has not."""
+    path = f"{module}.{name}"
+    if path in GONE_PATHS:
+        raise gone(path, GONE_PATHS[path])
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
