@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
-from syft import limits
+from syft import limits, wire
 from syft.errors import AuditFailed, LimitExceeded, Misuse
+from syft.messages import Done, Value
 from syft.node import requests
+from syft.node.records import Answered, pack
 from syft.node.release import Approval, Policy
 from syft.node.requests import Request, Requests, State
+from syft.wire import Meta, Reference
 
 pytestmark = pytest.mark.in_process
 
@@ -272,3 +278,66 @@ class TwoProcesses(RuleBasedStateMachine):
 def test_two_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
     machine = type("Machine", (TwoProcesses,), {"tmp_path_factory": tmp_path_factory})
     run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=15, deadline=None))
+
+
+# ---- what is kept ------------------------------------------------------------------------------
+
+
+def record(value: object, *more: bytes, **labels: object) -> bytes:
+    frames = wire.encode(Answered(1, Value(value, **labels)))
+    return b"".join(pack([*frames, *more]))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        record(torch.ones(1, 2), tags=("#hidden",), description="hidden"),
+        record(torch.ones(1, 2), allowed=("hidden",)),
+        record(torch.ones(1, 2), b"hidden"),
+        record(torch.ones(2, 1).t()),
+        record(torch.ones(2, 2, 2)[:1, 0, :]),
+    ],
+    ids=["labels", "policy", "another frame", "order", "strides"],
+)
+def test_a_request_keeps_dtype_shape_and_elements_and_nothing_else(said: bytes) -> None:
+    plain = b"".join(pack(wire.encode(Answered(0, Value(torch.ones(1, 2))))))
+    assert requests.encoded(requests.tensor_in(said, "bob")) == plain
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        record(torch.eye(2).to_sparse()),
+        record([torch.ones(2)]),
+        record(1.5),
+        record("hidden"),
+        record(Reference("alice", 1, Meta("float32", (2,), (1,)))),
+        b"".join(pack(wire.encode(Answered(1, Done())))),
+        b"".join(pack([wire.encode(Answered(1, Value(torch.ones(2))))[0], b"12345678hidden"])),
+        b"hidden",
+    ],
+    ids=["sparse", "a list", "a number", "a text", "a pointer", "no value", "longer memory", "no record"],
+)
+def test_all_but_a_dense_tensor_is_refused(said: bytes) -> None:
+    with pytest.raises(Misuse, match="only a dense tensor") as refused:
+        requests.tensor_in(said, "bob")
+    assert "hidden" not in str(refused.value)
+
+
+def test_judging_does_not_wait_for_a_disk(node: Requests, owner: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one request is being written, approvals of others are known."""
+    owner.approve(ask(node).id)
+    writing, judged = threading.Event(), threading.Event()
+
+    def keep(id: str, value: bytes) -> None:
+        writing.set()
+        assert judged.wait(20)
+
+    monkeypatch.setattr(node, "_keep", keep)
+    thread = threading.Thread(target=ask, args=(node,))
+    thread.start()
+    assert writing.wait(20)
+    with ThreadPoolExecutor(1) as judge:
+        assert len(judge.submit(node.approvals, "carol", "room-1").result(10)) == 1
+        judged.set()
+    thread.join()

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
-import msgspec
 
 from .. import limits, wire
 from ..errors import AuditFailed, LimitExceeded, MalformedMessage, Misuse, NotPermitted, SyftError, WorkerShut
@@ -33,7 +32,7 @@ from ..messages import (
     Introduce,
     Withdraw,
 )
-from ..wire import Meta
+from ..wire import DTYPE_NAMES
 from .audit import Entry
 from .certs import Bundle, name_in, tls_name
 from .counts import Counts
@@ -53,7 +52,7 @@ from .records import (
     size_of,
 )
 from .release import ToCaller
-from .requests import Standing
+from .requests import Standing, encoded, tensor_in
 from .rooms import failed, raw_value
 from .session import Session, Stream, away
 from .state import NodeState
@@ -338,8 +337,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         if not tenancy.entered or session.caller != tenancy.client:
             raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
         taken = tenancy.room.ask(Get(message.id))
-        value = raw_value(taken)
-        if value is None:
+        if raw_value(taken) is None:
             return tenancy.let_out(b"get", ToCaller(message.id), taken, last)
         if size_of(taken) > limits.MAX_REQUEST_BYTES:
             raise LimitExceeded(
@@ -347,16 +345,19 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
                 where=self._worker,
                 mend="Ask for less, such as a mean.",
             )
-        meta = _meta_of(value, self._worker)
+        try:
+            tensor = tensor_in(b"".join(pack(taken)), self._worker)  # the room said this, the owner says yes to it
+        except EOFError as cut_off:
+            raise tenancy.room.ending or away(self._worker) from cut_off
         request = self._state.requests.ask(
             tenancy.client,
             tenancy.name,
             message.id,
-            dtype=meta.dtype_name,
-            shape=meta.shape,
+            dtype=DTYPE_NAMES[tensor.dtype],
+            shape=tuple(tensor.shape),
             policies=tenancy.entered,
             reason=message.reason,
-            value=b"".join(pack(taken)),
+            value=encoded(tensor),
         )
         return wire.encode(Answered(last, _asked([Standing(request)])))
 
@@ -419,13 +420,3 @@ def _asked(standings: Iterable[Standing]) -> Asked:
     return Asked(
         tuple((s.request.id, s.request.time.isoformat(), s.request.reason, s.state, s.note) for s in standings)
     )
-
-
-def _meta_of(value: msgspec.Raw, where: str) -> Meta:
-    """Read the metadata of an encoded dense tensor. Raises Misuse: it is something else."""
-    try:
-        return wire.unpack(bytes(wire.unpack(value, msgspec.msgpack.Ext).data), tuple[int, Meta])[1]
-    except MalformedMessage as error:
-        raise Misuse(
-            "only a dense tensor can be asked for", where=where, mend="x.to_dense(); or ask where the tensor itself is."
-        ) from error

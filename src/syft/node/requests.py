@@ -14,16 +14,15 @@ import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 import msgspec
 import torch
 
 from .. import limits, wire
-from ..errors import AuditFailed, LimitExceeded, Misuse
+from ..errors import AuditFailed, LimitExceeded, Misuse, SyftError
 from ..messages import State, Value
 from .journal import Journal, sync_folder
-from .records import Answered, PacketSource, read_record
+from .records import Answered, PacketSource, pack, read_record
 from .release import Approval, Policy
 
 _NEXT = {State.OPEN: set(State) - {State.OPEN}, State.APPROVED: {State.DENIED, State.WITHDRAWN}}
@@ -83,16 +82,21 @@ class Requests:
             folder / "requests.jsonl", msgspec.json.Decoder(Request | Answer)
         )
         self._standings: dict[str, Standing] = {}
+        self._approved: dict[tuple[str, str], dict[str, Approval]] = {}  # by client and room, then by request
         self._read_to = 0
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # of what has been read: it never waits for a disk to write
+        self._writing = threading.RLock()
 
     def all(self) -> list[Standing]:
         """Return all requests, oldest first. Raises AuditFailed."""
         with self._lock:
-            lines, self._read_to = self._journal.read_on(self._read_to)
-            for line in lines:
-                self._take(line)
+            self._read_on()
             return list(self._standings.values())
+
+    def _read_on(self) -> None:
+        lines, self._read_to = self._journal.read_on(self._read_to)
+        for line in lines:
+            self._take(line)
 
     def open(self) -> list[Standing]:
         """Return those that wait for an answer, oldest first. Raises AuditFailed."""
@@ -101,7 +105,7 @@ class Requests:
     def find(self, id: str) -> Standing:
         """Return one request. Raises Misuse: there is none of that id."""
         with self._lock:
-            self.all()
+            self._read_on()
             if id not in self._standings:
                 raise Misuse(f"there is no request {id!r}", where=self._owner, mend="To list them: syft requests")
             return self._standings[id]
@@ -111,6 +115,11 @@ class Requests:
             self._standings.setdefault(line.id, Standing(line))
         elif (standing := self._standings.get(line.id)) and line.state in _NEXT.get(standing.state, ()):
             self._standings[line.id] = Standing(standing.request, line.state, line.note)
+            request = standing.request
+            of_room = self._approved.setdefault((request.client, request.room), {})
+            of_room.pop(request.id, None)
+            if line.state is State.APPROVED:
+                of_room[request.id] = Approval(request.id, self._owner, request.client, request.room, request.object)
 
     # ---- the node's side ----
 
@@ -126,7 +135,7 @@ class Requests:
         reason: str,
         value: bytes,
     ) -> Request:
-        """Add a request, with its ``value`` in whatever encoding.
+        """Add a request, with its ``value``, which :func:`encoded` gives.
 
         Raises LimitExceeded: a reason or value too large, too many requests of this client, or too large values
         of all; AuditFailed: it cannot be written.
@@ -138,7 +147,7 @@ class Requests:
                 where=self._owner,
                 mend="Ask for less, such as a mean.",
             )
-        with self._lock:
+        with self._writing:
             self._check_space(client, len(value))
             id, now = secrets.token_hex(6), datetime.now(UTC)
             request = Request(id, now, client, room, object, dtype, shape, len(value), tuple(policies), reason)
@@ -186,11 +195,9 @@ class Requests:
 
     def approvals(self, client: str, room: str) -> list[Approval]:
         """Return what the owner said yes to in this room, oldest first. Raises AuditFailed."""
-        return [
-            Approval(standing.request.id, self._owner, client, room, standing.request.object)
-            for standing in self.all()
-            if standing.state is State.APPROVED and (standing.request.client, standing.request.room) == (client, room)
-        ]
+        with self._lock:
+            self._read_on()
+            return list(self._approved.get((client, room), {}).values())
 
     def value(self, id: str) -> bytes:
         """Return the value kept with a request that is open or approved. Raises Misuse, AuditFailed."""
@@ -237,14 +244,13 @@ class Requests:
         return self._answer(id, State.DENIED, note)
 
     def tensor(self, id: str) -> torch.Tensor:
-        """Return the value kept with a request, for its owner to look at. Raises as :meth:`value`; MalformedMessage."""
-        answer = wire.decode(read_record(PacketSource(iter([self.value(id)]))), Answered).answer
-        return cast(torch.Tensor, cast(Value, answer).value)
+        """Return the value kept with a request, for its owner to look at. Raises as :meth:`value`."""
+        return tensor_in(self.value(id), self._owner)
 
     def _answer(self, id: str, state: State, note: str) -> Standing:
         if len(note) > limits.MAX_NOTE_LENGTH:
             raise LimitExceeded(f"a note has {limits.MAX_NOTE_LENGTH} characters at most, not {len(note)}")
-        with self._lock:
+        with self._writing:
             before = self.find(id)
             if state not in _NEXT.get(before.state, ()):
                 raise Misuse(f"the request {id} is {before.state} already", where=self._owner)
@@ -280,3 +286,24 @@ class Requests:
 
 def _is_old(request: Request) -> bool:
     return request.time < datetime.now(UTC) - timedelta(days=limits.REQUEST_DAYS)
+
+
+def tensor_in(record: bytes, where: str) -> torch.Tensor:
+    """Read the value out of a record that is an answer. Raises Misuse: it is no dense tensor."""
+    refusal = Misuse(
+        "only a dense tensor can be asked for", where=where, mend="x.to_dense(); or ask where the tensor itself is."
+    )
+    try:
+        answer = wire.decode(read_record(PacketSource(iter([record]))), Answered).answer
+    except (SyftError, EOFError) as error:
+        raise refusal from error
+    value = answer.value if isinstance(answer, Value) else None
+    if type(value) is not torch.Tensor or value.layout is not torch.strided:
+        raise refusal
+    return value
+
+
+def encoded(tensor: torch.Tensor) -> bytes:
+    """Encode a tensor as the record of an answer that says no more than its dtype, its shape and its elements."""
+    plain = tensor.clone(memory_format=torch.contiguous_format)  # strides of dimensions of length 1 could say more
+    return b"".join(pack(wire.encode(Answered(0, Value(plain)))))
