@@ -221,7 +221,7 @@ VALID = [
         Put(1, base, ("#a",), "words", ("alice",)),
         Put(1, Reference("bob", 7, Meta.of(base))),
         Put(1, torch.eye(3).to_sparse()),
-        Get(1, 2, "user", "reason"),
+        Get(1, 2, "user"),
     )
 ]
 

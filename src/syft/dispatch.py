@@ -35,10 +35,10 @@ class Location(Protocol):
         tell that of the results, without waiting for the worker.
         """
 
-    def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
+    def get(self, handle: Handle, *, take: bool, user: str = "") -> torch.Tensor:
         """Return the object's value: a tensor, or a pointer if it is one; with ``take`` it leaves."""
 
-    def fetch(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> tuple[torch.Tensor, Policy]:
+    def fetch(self, handle: Handle, *, take: bool, user: str = "") -> tuple[torch.Tensor, Policy]:
         """As ``get``, with who may have the value."""
 
     def send(self, value: torch.Tensor) -> Any:

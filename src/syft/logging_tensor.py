@@ -56,9 +56,9 @@ class LoggingTensor(torch.Tensor):
     def get(self, *, user: str = "", reason: str = "") -> Any:
         """Bring home what a watched pointer points to, unwatched. Errors: as :meth:`PointerTensor.get`."""
         if isinstance(self._watched, PointerTensor):
-            return take_for(self, [self._watched], user, reason)[0]
+            return take_for(self, [self._watched], user)[0]
         if isinstance(self._watched, MultiPointerTensor):
-            return self._watched.get(user=user, reason=reason)
+            return self._watched.get(user=user)
         raise Misuse("what is watched is here: there is nothing to get", mend="Send it first: log.on(x.send(bob)).")
 
     @classmethod

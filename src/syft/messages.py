@@ -66,7 +66,6 @@ class Get(Message):
     id: Id
     take_as: Id | None = None
     user: Name = ""
-    reason: Description = ""
 
 
 class Give(Message):

@@ -92,11 +92,11 @@ class MultiPointerTensor(torch.Tensor):
         """
         values: list[torch.Tensor]
         if requires_grad:
-            values = [p.get(user=user, reason=reason, requires_grad=True) for p in _Split.apply(self)]
+            values = [p.get(user=user, requires_grad=True) for p in _Split.apply(self)]
         else:
             grad = None if sum_results or not (self.is_leaf or self.retains_grad) else self.grad
             grads = () if grad is None else cast(MultiPointerTensor, grad)._pointers
-            taken = take_for(self, [*self._pointers, *grads], user, reason)
+            taken = take_for(self, [*self._pointers, *grads], user)
             values = taken[: len(self._pointers)]
             if not sum_results:
                 for value in values:
@@ -219,16 +219,16 @@ def combine_pointers(*pointers: torch.Tensor) -> MultiPointerTensor:
     return whole
 
 
-def take_for(holder: torch.Tensor, pointers: Sequence[PointerTensor], user: str, reason: str) -> list[torch.Tensor]:
+def take_for(holder: torch.Tensor, pointers: Sequence[PointerTensor], user: str) -> list[torch.Tensor]:
     """Take the objects of pointers that are part of ``holder``: all of them, or with an error none.
 
     While an autograd graph has ``holder``, the objects live on, hidden, for that graph.
     """
     if holder._use_count() == 1:  # type: ignore[attr-defined]
-        return bring_all(pointers, user, reason)
+        return bring_all(pointers, user)
     for pointer in pointers:
         pointer._check_not_left()
-    values = bring_all([_bare(pointer, alias=True) for pointer in pointers], user, reason)
+    values = bring_all([_bare(pointer, alias=True) for pointer in pointers], user)
     for pointer in pointers:
         pointer._fate = "was taken home by get()"
     return values

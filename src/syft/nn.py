@@ -60,7 +60,7 @@ def get_module(module: M, *, user: str = "", reason: str = "") -> M:
 
     def fetch(pointer: PointerTensor) -> torch.Tensor:
         handle = pointer._handle
-        return cast(torch.Tensor, handle.location.get(handle, take=False, user=user, reason=reason))
+        return cast(torch.Tensor, handle.location.get(handle, take=False, user=user))
 
     _transfer(module, away, fetch, "was taken home by get()")
     return module

@@ -108,7 +108,7 @@ class PointerTensor(torch.Tensor):
 
         Args:
             user: in whose name, for private data.
-            reason: why, for the owner's records.
+            reason: as PySyft takes it; nobody reads it. An owner reads that of :meth:`request`.
             requires_grad: keep the graph: a backward pass through the result goes back to the worker.
 
         Raises:
@@ -117,23 +117,23 @@ class PointerTensor(torch.Tensor):
         """
         if requires_grad:
             home = self._handle.location
-            return cast(torch.Tensor, Cross.apply(self, lambda value: value.bring(user, reason), home.send))
-        return get_all([self], user, reason)[0]
+            return cast(torch.Tensor, Cross.apply(self, lambda value: value.bring(user), home.send))
+        return get_all([self], user)[0]
 
     def get_(self, **options: Any) -> torch.Tensor:
         """As :meth:`get`, in place: this very tensor becomes the local one."""
         return become(self, self.get(**options))
 
-    def bring(self, user: str = "", reason: str = "") -> torch.Tensor:
+    def bring(self, user: str = "") -> torch.Tensor:
         """Bring only the object, without gradient or graph, to the worker that holds this pointer."""
-        return self.fetch(user, reason)[0]
+        return self.fetch(user)[0]
 
-    def fetch(self, user: str = "", reason: str = "") -> tuple[torch.Tensor, Policy]:
+    def fetch(self, user: str = "") -> tuple[torch.Tensor, Policy]:
         """As :meth:`bring`, with who may have the value."""
         handle = self._handle
         self._check_not_left()
         spent = Spent(handle, "was taken home by get()")
-        fetched = cast(tuple[torch.Tensor, Policy], handle.location.fetch(handle, take=True, user=user, reason=reason))
+        fetched = cast(tuple[torch.Tensor, Policy], handle.location.fetch(handle, take=True, user=user))
         self._leave(spent)
         return fetched
 
@@ -392,24 +392,24 @@ for _name in _OF_MEMORY:
 PointerTensor.__dlpack_c_exchange_api__ = None  # numpy and others: by __dlpack__ only
 
 
-def get_all(pointers: Sequence[PointerTensor], user: str = "", reason: str = "") -> list[torch.Tensor]:
+def get_all(pointers: Sequence[PointerTensor], user: str = "") -> list[torch.Tensor]:
     """Bring several objects home with their gradients, as :meth:`PointerTensor.get`: all, or with an error none."""
     grads = [pointer._own_grad() for pointer in pointers]
-    values = iter(bring_all([*pointers, *(grad for grad in grads if grad is not None)], user, reason))
+    values = iter(bring_all([*pointers, *(grad for grad in grads if grad is not None)], user))
     homes = [next(values).requires_grad_(pointer.requires_grad) for pointer in pointers]
     for home, grad in zip(homes, grads, strict=True):
         home.grad = None if grad is None else next(values)
     return homes
 
 
-def bring_all(pointers: Sequence[PointerTensor], user: str = "", reason: str = "") -> list[torch.Tensor]:
+def bring_all(pointers: Sequence[PointerTensor], user: str = "") -> list[torch.Tensor]:
     """Bring several objects home, without gradients or graph: all of them, or with an error none."""
     if len(pointers) == 1:
-        return [pointers[0].bring(user, reason)]
+        return [pointers[0].bring(user)]
     for pointer in pointers:
         pointer._check_not_left()
     handles = [pointer._handle for pointer in pointers]
-    values = [handle.location.get(handle, take=False, user=user, reason=reason) for handle in handles]
+    values = [handle.location.get(handle, take=False, user=user) for handle in handles]
     retire(pointers, "was taken home by get()")
     return values
 

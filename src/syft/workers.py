@@ -97,17 +97,17 @@ class BaseWorker:
         meta = self.put(value, id, **options)
         return PointerTensor.of(Handle(id, self, local_worker()), meta)
 
-    def get(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> torch.Tensor:
+    def get(self, handle: Handle, *, take: bool, user: str = "") -> torch.Tensor:
         """Return the object of ``handle``: a tensor, or a pointer if it is one, with its labels.
 
         With ``take`` the object leaves; ``handle`` then owns what an autograd graph still needs of it.
         """
-        return self.fetch(handle, take=take, user=user, reason=reason)[0]
+        return self.fetch(handle, take=take, user=user)[0]
 
-    def fetch(self, handle: Handle, *, take: bool, user: str = "", reason: str = "") -> tuple[torch.Tensor, Policy]:
+    def fetch(self, handle: Handle, *, take: bool, user: str = "") -> tuple[torch.Tensor, Policy]:
         """As :meth:`get`, with who may have the value."""
         take_as = new_id() if take else None
-        answer = cast(Value, self.request(Get(handle.id, take_as, user, reason)))
+        answer = cast(Value, self.request(Get(handle.id, take_as, user)))
         if take_as is not None:
             handle.id, handle.owns = take_as, True
         value = answer.value

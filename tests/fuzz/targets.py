@@ -65,7 +65,7 @@ REQUESTS = [
     messages.Put(13, torch.eye(3).to_sparse()),
     messages.Put(14, torch.sparse_coo_tensor([[0, 0]], [1.0, 2.0], (4,), check_invariants=True)),
     messages.Put(15, torch.zeros(3, 0, dtype=torch.bool)),
-    messages.Get(1, 20, "user", "reason"),
+    messages.Get(1, 20, "user"),
     messages.Get(2),
     messages.Give(1, "alice", 30, 31, "user", "127.0.0.1:7101", "ticket"),
     messages.Lend(1, "alice", 30, "user"),

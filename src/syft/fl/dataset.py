@@ -94,7 +94,7 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             )
         if not isinstance(self.data, PointerTensor) or not isinstance(self.targets, PointerTensor):
             raise Misuse("this dataset is here: there is nothing to get", mend="Send it first: dataset.send(bob)")
-        self.data, self.targets = get_all([self.data, self.targets], user, reason)
+        self.data, self.targets = get_all([self.data, self.targets], user)
         return self
 
     def tag(self, *tags: str) -> BaseDataset:
@@ -175,7 +175,7 @@ class FederatedDataset(Dataset[Any]):
         dataset = self[worker]
         dataset._federated = False
         try:
-            dataset.get(user=user, reason=reason)
+            dataset.get(user=user)
         finally:
             dataset._federated = dataset.location is not None
         self.datasets = {name: other for name, other in self.datasets.items() if other is not dataset}
