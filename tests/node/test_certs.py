@@ -445,3 +445,20 @@ def test_the_command_refuses_in_words(folder: Path, args: tuple[str, ...], told:
     code, text = syft(*(arg.format(folder) for arg in args))
     assert code == 1
     assert told in text and "Traceback" not in text
+
+
+def test_a_folder_that_is_no_bundle_is_told_from_one_and_nothing_dangerous_is_advised(
+    folder: Path, bob: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for wrong, what, mend in (
+        (folder, f"{folder} is the folder of an authority: there is no cert.pem in it", f"that is yours: {bob}"),
+        (tmp_path / "none", f"there is no folder {tmp_path / 'none'}", "ask who keeps the authority"),
+        (bob / "cert.pem", "there is no folder", "the whole folder"),
+        (empty, "is no bundle: there is no cert.pem in it", "the whole folder that syft certs issue made"),
+        (folder.parent, "is no bundle", "the whole folder"),
+    ):
+        with pytest.raises(BadCertificate) as refused:
+            Bundle.load(wrong)
+        assert what in refused.value.what and mend in refused.value.mend and "--force" not in refused.value.mend

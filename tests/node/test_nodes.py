@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import gc
+import re
+import socket
 
+import grpc
 import pytest
 import torch
 from torch import nn
 
 import syft as sy
 from syft import outline
-from syft.errors import Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
+from syft.errors import BadCertificate, Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
+from syft.node import certs
+from syft.node.certs import Bundle
+from syft.node.link import Link
+from syft.node.local import LocalNode
 
 from ..helpers import is_empty
 
@@ -238,3 +245,42 @@ def test_connecting_warms_torch(nodes, authority, monkeypatch):
     monkeypatch.setattr(outline._Warming, "done", None)
     sy.connect(nodes["bob"].address, certs=authority / "me").shut()
     assert outline._Warming.done.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "the connection was refused, so nothing listens there"),
+        ("nowhere.invalid:7101", "no machine of that name is known"),
+        ("a" * 70 + ".b:1", "no machine of that name is known"),
+    ],
+)
+def test_why_no_node_answers_is_said(authority, address, told):
+    with pytest.raises(WorkerShut, match=rf"no node answers at {address}: {told}(.|\n)*ready at HOST:PORT"):
+        sy.connect(address, certs=authority / "me")
+
+
+def test_a_link_that_meets_nobody_says_why(authority):
+    me = Bundle.load(authority / "me")
+    for address, told in (("127.0.0.1:1", "Connection refused"), ("nowhere.invalid:1", "(?i:dns|name)")):
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(me.ca, me.key, me.cert))
+        with pytest.raises(WorkerShut, match=rf"{address} cannot be reached: .*{told}"):
+            Link(address, channel, "session")
+
+
+def test_the_authority_of_another_is_said(authority, tmp_path, nodes):
+    certs.init(tmp_path)
+    with pytest.raises(BadCertificate, match=r"no certificate of your authority, .*me/ca.pem(.|\n)*of one authority"):
+        sy.connect(nodes["bob"].address, certs=certs.issue(tmp_path, "me"))
+
+
+def test_a_node_at_an_address_of_ipv6(authority):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    with LocalNode(authority, "six", options=["--listen", "[::1]:0"]) as node:
+        assert re.fullmatch(r"\[::1\]:\d+", node.address)
+        with_six = sy.connect(node.address, certs=authority / "me", id="six")
+        assert (sy.send(torch.ones(2), with_six) + 1).get().tolist() == [2, 2]
+        with_six.shut()

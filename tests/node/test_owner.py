@@ -19,6 +19,7 @@ import syft as sy
 from syft import limits
 from syft.errors import (
     AuditFailed,
+    BadConfig,
     GetNotPermitted,
     LimitExceeded,
     Misuse,
@@ -32,6 +33,7 @@ from syft.messages import Collect, Inquire, Retain, Withdraw
 from syft.node import certs
 from syft.node.audit import AuditLog, Wanted
 from syft.node.requests import Requests
+from syft.node.serve import serve
 
 from ..helpers import config_with_data, data_set, until
 
@@ -534,6 +536,12 @@ def test_serve_says_when_it_is_ready_and_stops_on_request(authority, tmp_path, o
                 sy.send(torch.ones(2), worker).get()
     stopped = command("status", "--config", config)
     assert stopped.returncode == 1 and "no node is running" in stopped.stderr
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1", ":7101", "127.0.0.1:65536", "[::1", "::1:7101", "127.0.0.1:-1"])
+def test_what_cannot_be_listened_at_is_said_before_anything_else(tmp_path, listen):
+    with pytest.raises(BadConfig, match=r"^--listen: '.*' is not HOST:PORT, such as 127\.0\.0\.1:7101$"):
+        serve(tmp_path / "bob.toml", "bob", listen, tmp_path, print)
 
 
 def test_serve_ends_with_one_clear_line_when_something_is_wrong(authority, tmp_path, owner):

@@ -61,6 +61,7 @@ class Bundle:
         the certificate's, the certificate is of another authority, names nobody, or does not hold now.
         """
         folder = Path(folder)
+        _check_is_bundle(folder)
         ca_pem, cert_pem = (_read(folder / file) for file in (AUTHORITY, CERTIFICATE))
         key_pem = _read_private(folder / KEY)
         ca, cert = _parse(ca_pem, folder / AUTHORITY), _parse(cert_pem, folder / CERTIFICATE)
@@ -105,7 +106,7 @@ def check_name(name: str) -> str:
     return name
 
 
-_REISSUE = "Make a new bundle: syft certs issue DIR NAME --force"
+_REISSUE = "Take the whole folder that syft certs issue made; or ask who keeps the authority for another bundle."
 
 
 # ---- making ----------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def _dated(builder: x509.CertificateBuilder, days: int, latest: datetime | None 
     end = now + timedelta(days=days)
     if latest is not None:
         if latest <= now:
-            raise BadCertificate("the authority has expired", mend="Make a new one: syft certs init DIR --force")
+            raise BadCertificate("the authority has expired", mend="Make another, in another folder: syft certs init")
         end = min(end, latest)
     start = now - timedelta(minutes=limits.MAX_CLOCK_SKEW_MINUTES)
     return builder.not_valid_before(start).not_valid_after(end)
@@ -263,7 +264,7 @@ def _authority(folder: Path) -> tuple[x509.Certificate, _PrivateKey]:
     if key.public_key() != certificate.public_key():
         raise BadCertificate(
             f"{folder / AUTHORITY_KEY} is not the key of {folder / AUTHORITY}",
-            mend="Put back the two that belong together, or make a new one: syft certs init DIR --force",
+            mend="Put back the two that belong together.",
         )
     return certificate, key
 
@@ -286,6 +287,18 @@ def _parse_key(pem: bytes, path: Path) -> _PrivateKey:
     if not isinstance(key, _PrivateKey):
         raise BadCertificate(f"{path} is not a key of an elliptic curve", mend=_REISSUE)
     return key
+
+
+def _check_is_bundle(folder: Path) -> None:
+    """Raise BadCertificate, saying which folder is meant, if this is none of a bundle."""
+    if (folder / CERTIFICATE).exists() or (folder / KEY).exists():
+        return
+    if not folder.is_dir():
+        raise BadCertificate(f"there is no folder {folder}", mend=_REISSUE)
+    bundles = sorted(str(path.parent) for path in folder.glob(f"*/{CERTIFICATE}"))
+    what = "the folder of an authority" if (folder / AUTHORITY_KEY).exists() else "no bundle"
+    which = f"Take the one of them that is yours: {', '.join(bundles)}" if bundles else _REISSUE
+    raise BadCertificate(f"{folder} is {what}: there is no {CERTIFICATE} in it", mend=which)
 
 
 def _check_issued(cert: x509.Certificate, ca: x509.Certificate, path: Path) -> None:

@@ -180,6 +180,21 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
     return NodeWorker(name, address, channel, door)
 
 
+_ADVICE = "Is it up, and is this its address? Its owner's syft serve says: ready at HOST:PORT"
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Say why there is no connection."""
+    match error:
+        case socket.gaierror() | UnicodeError():
+            return f"no machine of that name is known: {error}"
+        case ConnectionRefusedError():
+            return "the connection was refused, so nothing listens there"
+        case TimeoutError():
+            return f"it said nothing for {limits.CONNECT_SECONDS} s"
+    return str(error)
+
+
 def _name_at(address: Address, certs: str | Path) -> str:
     """Ask the node at ``address`` for its certificate, and return the name in it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -196,10 +211,8 @@ def _name_at(address: Address, certs: str | Path) -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):  # that is a connection cut
             raise BadCertificate(
-                f"the node at {address} has no certificate of your authority: {error}",
-                mend="Ask its owner which authority issued it.",
+                f"the node at {address} has no certificate of your authority, {Path(certs) / AUTHORITY}: {error}",
+                mend="The two of you need bundles of one authority; ask its owner which.",
             ) from error
-        raise WorkerShut(
-            f"no node answers at {address}: {error}", mend="Is it up? syft serve --listen HOST:PORT"
-        ) from error
+        raise WorkerShut(f"no node answers at {address}: {_reason(error)}", mend=_ADVICE) from error
     return name_in(certificate or b"")

@@ -224,7 +224,27 @@ def _read(file: Path) -> Contents:
         return msgspec.convert(tables, Contents)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at ")
-        wrong(file, place.replace("`", "").replace("$.", "").replace("$", ""), problem)
+        wrong(file, place.replace("`", "").replace("$.", "").replace("$", ""), _in_plain_words(problem))
+
+
+_KINDS = {"str": "a text", "array": "a list", "int": "a whole number", "float": "a number", "object": "a table"}
+
+
+def _in_plain_words(problem: str) -> str:
+    """Say what is allowed in words of TOML; msgspec's show how it is checked."""
+    if "regex" in problem:
+        anyone = f', or "{ANYONE}" for anyone' if "*" in problem.replace(limits.NODE_NAME, "") else ""
+        return (
+            f"a name, as in a certificate, is of small letters and digits, with single . _ or - between, and of "
+            f"{limits.MAX_NODE_NAME_LENGTH} characters at most{anyone}"
+        )
+    if problem.startswith("Invalid enum value"):
+        return f"{problem.removeprefix('Invalid enum value ')} is none of {', '.join(map(repr, map(str, Movement)))}"
+    words = problem.replace("`", "").replace(" | null", "").replace(" | ", " or ")
+    if words.startswith("Expected"):
+        return re.sub(rf"\b(?:{'|'.join(_KINDS)})\b", lambda kind: _KINDS[kind[0]], words)
+    words = words.replace("Object contains unknown field", "there is no such key here:")
+    return words.replace("Object missing required field", "this key is missing:")
 
 
 # ---- what types do not tell ------------------------------------------------------------------

@@ -86,7 +86,9 @@ class Link:
             self._source = self._open_first()
         except (grpc.RpcError, EOFError, SyftError) as error:
             connection.close()
-            raise WorkerShut(f"the node at {address} does not let you in: {text_of(error)}") from error
+            is_away = isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+            what = "cannot be reached" if is_away else "does not let you in"
+            raise WorkerShut(f"the node at {address} {what}: {text_of(error)}") from error
 
     def listen(self, arrived: Callable[[list[Frame]], None], lost: Callable[[SyftError], None]) -> None:
         """Hear the gate, once this is called.

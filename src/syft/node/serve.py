@@ -47,6 +47,10 @@ def serve(
         BadConfig: so is the config, the bundle is another's, a data set cannot be read, or the address cannot be
             listened at.
     """
+    try:
+        parse_address(listen, lowest=0)
+    except ValueError as error:
+        raise BadConfig(f"--listen: {error}") from error
     with ExitStack() as stack:
         # Before the config and the key are in this process, of which the fork server is a fork.
         forkserver = None if on_ray else stack.enter_context(closing(ForkServer()))
@@ -54,10 +58,6 @@ def serve(
         tell(f"data sets: {', '.join(data.name for data in config.data) or 'none'}")
         tell(f"audit log and requests are kept in {config.state}")
         engine = forkserver or stack.enter_context(closing(_cluster(config)))
-        try:
-            parse_address(listen, lowest=0)
-        except ValueError as error:
-            raise BadConfig(f"--listen: {error}") from error
         bundle = Bundle.load(certs)
         if bundle.name != owner:
             raise BadConfig(
