@@ -95,5 +95,6 @@ WINDOW_MESSAGE_BYTES: Final = 16 << 10  # of a larger message; it counts as seve
 PROGRESS_AFTER_SECONDS: Final = 1.0  # of waiting for a node, after which a caller is shown what crosses
 PROGRESS_SECONDS: Final = 0.1       # between two looks at it
 PLACES_OF_CALLS: Final = 16384      # calls to a node whose lines in the program are remembered, for error messages
+ANSWER_BYTES: Final = 4 << 30       # tensors in one answer of a node that a caller takes
 UNREAD_BYTES: Final = 64 << 20      # answers that wait for their reader before a room has to wait as well
 UNACKNOWLEDGED_BYTES: Final = 1 << 20  # of answers, after which a caller says that it has them

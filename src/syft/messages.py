@@ -121,6 +121,13 @@ class Retain(Message):
     to: Name = ""
 
 
+class Confirm(Message):
+    """Say whether the worker ``worker`` may use ``id``: NotPermitted if not. -> Done"""
+
+    id: Id
+    worker: Name
+
+
 class Release(Message):
     """Take one owner from each of ``ids``; what has none left is freed. -> Done"""
 
@@ -285,6 +292,6 @@ class Reply(Message):
 
 
 Request = (
-    Run | Put | Get | Give | Lend | Point | Fetch | Retire | Retain | Release | Describe | Search | List | Seed
-    | Clear | Expect | Delegate | Introduce | Ask | Inquire | Collect | Withdraw | Reply
+    Run | Put | Get | Give | Lend | Point | Fetch | Retire | Retain | Confirm | Release | Describe | Search | List
+    | Seed | Clear | Expect | Delegate | Introduce | Ask | Inquire | Collect | Withdraw | Reply
 )  # fmt: skip

@@ -28,6 +28,7 @@ from .errors import (
 from .messages import (
     Answer,
     Clear,
+    Confirm,
     Describe,
     Done,
     Failure,
@@ -123,6 +124,7 @@ class Worker:
             Fetch: self._fetch,
             Retire: self._retire,
             Retain: self._retain,
+            Confirm: self._confirm,
             Release: self._release,
             Describe: self._describe,
             Search: self._search,
@@ -360,6 +362,11 @@ class Worker:
         self.store.retain(message.id)
         if message.to:
             self.store.grant(message.to, message.id)
+        return Done()
+
+    def _confirm(self, message: Confirm) -> Done:
+        if message.id not in self.store.grants.get(message.worker, ()):
+            raise NotPermitted(f"{message.worker} has nothing to do with object {message.id}", where=self.id)
         return Done()
 
     def _release(self, message: Release) -> Done:

@@ -19,6 +19,7 @@ from syft.ids import new_id
 from syft.messages import (
     Ask,
     Clear,
+    Confirm,
     Delegate,
     Describe,
     Expect,
@@ -63,7 +64,7 @@ class Rogue:
         token = client._channel.request(Delegate("mallory")).token
         link = Link(address, connection, token)
         self._channel = Channel("fort", link)
-        link.listen(self._channel.arrived, self._channel.lose)
+        link.listen(self._channel.arrived, self._channel.lose, self._channel.expects)
 
     def ask(self, message: Any) -> Any:
         return self._channel._ask(message)
@@ -118,6 +119,7 @@ BEYOND: dict[str, Callable[[int, int], Any]] = {
     "release": lambda other, own: Release((other,)),
     "retain": lambda other, own: Retain(other),
     "point others to it": lambda other, own: Retain(other, "mallory"),
+    "ask who may use it": lambda other, own: Confirm(other, "me"),
     "describe": lambda other, own: Describe(other, ("#found",), ""),
     "fetch": lambda other, own: Fetch(other),
     "put in its place": lambda other, own: Point(other, Reference("mallory", own, Meta("float32", (2,), (1,)))),

@@ -16,7 +16,7 @@ import torch
 
 from syft import limits, messages, wire
 from syft.errors import BY_CODE, LimitExceeded, MalformedMessage, SyftError, WorkerNotFound
-from syft.node import gate, release
+from syft.node import release, requests
 from syft.node.audit import Entry
 from syft.node.config import parse_address
 from syft.node.records import (
@@ -187,11 +187,12 @@ def peeking(data: bytes) -> None:
 
 
 def value_of_a_room(data: bytes) -> None:
-    """The gate picks out a value, and of a value its metadata, or says that it cannot."""
+    """The gate picks out a value, and of that what a request keeps, or says that it cannot."""
     with suppress(SyftError):
-        value = raw_value(frames_of(data))
-        if value is not None:
-            assert isinstance(gate._meta_of(value, "bob"), Meta)
+        raw_value(frames_of(data))
+        tensor = requests.tensor_in(data, "bob")
+        kept = requests.tensor_in(requests.encoded(tensor), "bob")
+        assert (kept.dtype, kept.shape) == (tensor.dtype, tensor.shape)
 
 
 def address(data: bytes) -> None:

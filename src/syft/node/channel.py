@@ -23,7 +23,7 @@ import torch
 
 from .. import limits, wire
 from ..errors import CallSite, LimitExceeded, MalformedMessage, SyftError, WorkerShut
-from ..messages import Answer, Called, Done, Failure, Placed, Point, Put, Ran, Release, Request, Run, Seed
+from ..messages import Answer, Called, Collect, Done, Failure, Get, Placed, Point, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
@@ -91,7 +91,7 @@ class Channel:
         self._memories: list[Frame] = []
         self._released: deque[int] = deque()
         self._sent = secrets.randbits(48)  # no two channels to a room give messages the same numbers
-        self._received = self._weight = 0
+        self._received = self._weight = self._gets = 0
         self._asked: dict[int, Future[Answer]] = {}
         self._mark: Future[Answer] | None = None  # the last answer asked for only so as not to run too far ahead
         self._behind: Future[Answer] | None = None  # the one before, which has to be there before more is sent
@@ -145,9 +145,11 @@ class Channel:
 
     def _ask(self, message: Request) -> Answer:
         future: Future[Answer] = Future()
+        brings_tensors = isinstance(message, (Get, Collect))
         with self._lock:
             if self._lost is not None:
                 raise self._lost.again()
+            self._gets += brings_tensors
             if isinstance(message, FOR_THE_GATE):
                 self._flush()
                 self._append(message)
@@ -155,7 +157,11 @@ class Channel:
             else:
                 self._append(message)
                 self._flush(future)
-        answer = self._wait(future)
+        try:
+            answer = self._wait(future)
+        finally:
+            with self._lock:
+                self._gets -= brings_tensors
         if isinstance(answer, Failure):
             raise error_of(answer, self._place_of(answer.asked_at))
         return answer
@@ -242,6 +248,10 @@ class Channel:
                     self._flush()
 
     # ---- receiving ----
+
+    def expects(self) -> int:
+        """Tell how many bytes of tensors the next answer may have: none unless some are asked for, or calls come."""
+        return limits.ANSWER_BYTES if self._gets or self._called is not None else 0
 
     def arrived(self, frames: list[Frame]) -> None:
         """Take an encoded answer. Raises MalformedMessage."""

@@ -15,11 +15,12 @@ from msgspec.structs import replace
 
 from .. import limits, outline
 from ..asking import Request as AskedFor
-from ..errors import BadCertificate, Misuse, WorkerShut
+from ..errors import BadCertificate, Misuse, NotPermitted, WorkerShut, printable
 from ..messages import (
     Answer,
     Ask,
     Asked,
+    Confirm,
     Delegate,
     Delegated,
     Expect,
@@ -62,7 +63,23 @@ class NodeWorker(BaseWorker):
             return self._lend(message)
         if isinstance(message, (Put, Point)) and isinstance(message.value, Reference):
             self._introduce(message.value)
-        return self._channel.request(message)
+        answer = self._channel.request(message)
+        if isinstance(answer, Value) and isinstance(answer.value, Reference):
+            self._check(answer.value)
+        return answer
+
+    def _check(self, reference: Reference) -> None:
+        """Make sure that this node hands on a pointer to what it may use itself, and to nothing else of yours.
+
+        Raises NotPermitted.
+        """
+        worker = self._introduced.get(reference.worker)
+        if reference.worker == self.id:
+            return
+        if worker is None:
+            name = printable(reference.worker)
+            raise NotPermitted(f"a pointer to {name!r}, of whom you have told this node nothing", where=self.id)
+        worker.request(Confirm(reference.id, self.id))
 
     def _give(self, message: Give) -> Answer:
         """Have the object go straight to another node; a worker of this process gets it from here."""
@@ -71,7 +88,7 @@ class NodeWorker(BaseWorker):
             ticket = secrets.token_hex(16)
             there._channel.request(Expect(ticket, self.id, message.as_id))
             return self._channel.request(replace(message, address=there.address, ticket=ticket))
-        value = cast(Value, self._channel.request(Get(message.id, None, message.user)))
+        value = cast(Value, self._request(Get(message.id, None, message.user)))
         put = Put(message.as_id, value.value, value.tags, value.description, value.allowed)
         placed = there.request(put)
         if message.take_as is not None:
@@ -107,7 +124,7 @@ class NodeWorker(BaseWorker):
             callbacks = Callbacks(self.id)
             link = self._door.open(delegated.token)
             channel = Channel(self.id, link, called=callbacks.called)
-            link.listen(channel.arrived, channel.lose)
+            link.listen(channel.arrived, channel.lose, channel.expects)
             callbacks.start(channel)
             self._callbacks = callbacks, channel, delegated.token
         return self._callbacks[2]
@@ -175,7 +192,7 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
     door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
     link = door.open(secrets.token_hex(16))
     channel = Channel(name, link, most=link.most, wait=lambda answer: progress.wait(answer, link.traffic, name))
-    link.listen(channel.arrived, channel.lose)
+    link.listen(channel.arrived, channel.lose, channel.expects)
     atexit.register(channel.close)
     return NodeWorker(name, address, channel, door)
 

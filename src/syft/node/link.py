@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import grpc
 
 from .. import limits, wire
-from ..errors import SyftError, WorkerShut, printable
+from ..errors import LimitExceeded, SyftError, WorkerShut, printable
 from ..wire import Frame
 from .progress import Traffic
 from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
@@ -90,14 +90,20 @@ class Link:
             what = "cannot be reached" if is_away else "does not let you in"
             raise WorkerShut(f"the node at {address} {what}: {text_of(error)}") from error
 
-    def listen(self, arrived: Callable[[list[Frame]], None], lost: Callable[[SyftError], None]) -> None:
+    def listen(
+        self,
+        arrived: Callable[[list[Frame]], None],
+        lost: Callable[[SyftError], None],
+        most: Callable[[], int],
+    ) -> None:
         """Hear the gate, once this is called.
 
         Args:
             arrived: called with each answer, in order, on a thread of the link's own.
             lost: called once when the session is over, with the reason.
+            most: bytes of tensors that an answer may have by now; one that has more ends the session.
         """
-        self._arrived, self._lost = arrived, lost
+        self._arrived, self._lost, self._most = arrived, lost, most
         self._listener = threading.Thread(target=self._listen, name=f"answers of {self.address}", daemon=True)
         self._listener.start()
 
@@ -188,6 +194,12 @@ class Link:
                 try:
                     while True:
                         lengths = read_head(source)
+                        if sum(lengths[1:]) > self._most():
+                            raise LimitExceeded(
+                                f"this node answers with {sum(lengths[1:])} bytes of tensors, which nobody asked for",
+                                where=self.address,
+                                mend="Get less at one time; or do not trust it.",
+                            )
                         self.traffic.to_receive = self.traffic.received + sum(lengths) - source.waiting
                         self._take([source.read(length) for length in lengths])
                 except (EOFError, grpc.RpcError) as dropped:

@@ -179,7 +179,7 @@ class Routes:
         """Raises WorkerShut."""
         if peer.address:
             link = Link(peer.address, self._dial(peer.worker, peer.address), peer.token)
-            link.listen(route.arrived, route.lose)
+            link.listen(route.arrived, route.lose, lambda: self._state.limits.room_bytes)
             return link
         client = self._tenancy.client
         return _CallsOfClient(peer.worker, lambda frames: self._call_client(client, peer.token, frames))

@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 #: How a room may answer what.
 ANSWERS = {
-    b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done",
+    b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done", b"confirm": b"done",
     b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"list": b"found",
     b"seed": b"done", b"point": b"placed", b"clear": b"done",
 }  # fmt: skip

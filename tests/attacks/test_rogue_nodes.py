@@ -1,0 +1,116 @@
+"""A node that does not keep to the protocol, and its client: what it says is held to what it was given."""
+
+from __future__ import annotations
+
+import gc
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import syft as sy
+from syft import limits, wire
+from syft.errors import LimitExceeded, NotPermitted, SyftError
+from syft.messages import Get, Value
+from syft.node.client import NodeWorker
+from syft.node.link import Link
+from syft.node.records import Welcome, pack
+from syft.wire import Meta, Reference
+
+pytestmark = pytest.mark.in_process
+
+META = Meta("float32", (2,), (1,))
+
+
+@pytest.fixture
+def bob(nodes: Any, authority: Path) -> Iterator[NodeWorker]:
+    bob = sy.connect(nodes["bob"].address, certs=authority / "me")
+    yield bob
+    bob.shut()
+
+
+@pytest.fixture
+def alice(nodes: Any, authority: Path) -> Iterator[NodeWorker]:
+    alice = sy.connect(nodes["alice"].address, certs=authority / "me")
+    yield alice
+    alice.shut()
+
+
+@pytest.mark.parametrize("knows", [False, True], ids=["a stranger", "a delegate"])
+@pytest.mark.parametrize("place", ["alice", "carol"])
+def test_a_pointer_to_what_it_was_not_pointed_to(
+    bob: NodeWorker, alice: NodeWorker, place: str, knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"alice": alice, "carol": sy.VirtualWorker(id="carol")}[place]
+    mine, theirs = (sy.send(torch.ones(2), there) for _ in range(2))
+    chain = theirs.send(bob) if knows else sy.send(torch.ones(2), bob)
+    honest = bob._channel.request
+
+    def lie(message: Any) -> Any:
+        return Value(Reference(place, mine.id_at_location, META)) if isinstance(message, Get) else honest(message)
+
+    monkeypatch.setattr(bob._channel, "request", lie)
+    for ask in (chain.copy().get, lambda: chain.copy().move(sy.VirtualWorker(id="dave"))):
+        with pytest.raises(NotPermitted, match="nothing"):
+            ask()
+    gc.collect()
+    assert mine.get().tolist() == [1, 1]
+
+
+def test_a_pointer_to_a_worker_that_is_nowhere(bob: NodeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = sy.send(torch.ones(2), bob)
+    lie = Value(Reference("\x1b[2Jnobody", 1, META))
+    monkeypatch.setattr(bob._channel, "request", lambda message: lie)
+    with pytest.raises(NotPermitted, match=r"'\?\[2Jnobody'"):
+        x.get()
+    monkeypatch.undo()
+
+
+class Rogue:
+    """In the place of a connection: lets in, and then says ``packets``."""
+
+    def __init__(self, *packets: bytes) -> None:
+        self.packets: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        for packet in (*pack(wire.encode(Welcome("bob", 0, 0.0, 1 << 30))), *packets):
+            self.packets.put(packet)
+
+    def stream_stream(self, method: str) -> Any:
+        return lambda sent: self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.packets.get, None)
+
+    def __next__(self) -> bytes:
+        return self.packets.get()
+
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("expected", [0, 1 << 20])
+def test_an_answer_larger_than_what_was_asked_for_is_not_taken(expected: int) -> None:
+    head = (2).to_bytes(4, "little") + (10).to_bytes(8, "little") + (limits.MAX_FRAME_BYTES).to_bytes(8, "little")
+    lost: queue.SimpleQueue[SyftError] = queue.SimpleQueue()
+    link = Link("bob", Rogue(head), "session")
+    link.listen(lambda frames: None, lost.put, lambda: expected)
+    assert isinstance(lost.get(timeout=20), LimitExceeded)
+
+
+def test_a_client_expects_tensors_only_while_it_asks_for_some(bob: NodeWorker) -> None:
+    x = sy.send(torch.ones(2), bob)
+    assert x.sum().item() == 2 and bob._channel.expects() == 0
+    channel, seen = bob._channel, []
+    wait = channel._wait
+
+    def watch(future: Any) -> Any:
+        seen.append(channel.expects())
+        return wait(future)
+
+    channel._wait = watch
+    bob.search()
+    x.get()
+    assert seen == [0, limits.ANSWER_BYTES]
+    assert channel.expects() == 0
