@@ -153,7 +153,7 @@ def serve(
     engine: Annotated[Engine, typer.Option(help="Where rooms run: here, or on a Ray cluster.")] = Engine.LOCAL,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop also when the standard input ends.")] = False,
 ) -> None:
-    """Serve data to those whom the config allows, until Ctrl-C."""
+    """Serve data to those whom the config allows, until Ctrl-C, SIGTERM or SIGHUP."""
     with _needs_nodes():
         from .node.config import metrics_address
         from .node.serve import serve
@@ -198,7 +198,9 @@ def rooms(config: ConfigFile) -> None:
 def audit(
     config: ConfigFile,
     client: Annotated[str | None, typer.Option(help="Only what this client asked.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="OWNER/DATA", help="Only where this data was concerned.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="[OWNER/]DATA", help="Only where this data was concerned.")
+    ] = None,
     denied: Annotated[bool, typer.Option("--denied", help="Only what was denied.")] = False,
 ) -> None:
     """Show what was asked to leave a node, and the answers."""

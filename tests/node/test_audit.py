@@ -98,6 +98,8 @@ ENTRIES = [
         (Wanted(what="get"), [0, 1, 3]),
         (Wanted(to="agg"), [2]),
         (Wanted(data="bob/heart"), [0, 1]),
+        (Wanted(data="heart"), [0, 1, 3]),
+        (Wanted(data="bob"), []),
         (Wanted(allowed=False), [1, 3]),
         (Wanted(since=NOON + timedelta(hours=1), until=NOON + timedelta(hours=3)), [1, 2]),
         (Wanted(client="carol", what="get"), [0]),

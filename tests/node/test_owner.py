@@ -476,7 +476,7 @@ def test_every_release_and_its_answer_is_in_the_audit_log(owner, ward):
     denied = [e for e in log.read(Wanted(allowed=False)) if e.object == secret.id_at_location]
     assert [(e.client, e.what, e.policies) for e in allowed] == [("me", "get", ("ward/free",))]
     assert [(e.client, e.what, e.policies) for e in denied] == [("me", "get", ("ward/free", "ward/heart"))]
-    shown = command("audit", "--config", owner.config, "--denied").stdout
+    shown = command("audit", "--config", owner.config, "--denied", "--data", "heart").stdout
     assert f"denied   me  get {secret.id_at_location}: ward/heart: me may not get results" in shown
     assert str(x.id_at_location) not in shown
 
@@ -514,7 +514,7 @@ def test_serve_says_when_it_is_ready_and_stops_on_request(authority, tmp_path, o
     config = tmp_path / "carol.toml"
     config.touch()
     command("certs", "issue", authority, "carol", "--host", "127.0.0.1", "--force")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with subprocess.Popen(
             [
                 *(sys.executable, "-m", "syft.cli", "serve", "--id", "carol", "--listen", "127.0.0.1:0"),
@@ -524,12 +524,14 @@ def test_serve_says_when_it_is_ready_and_stops_on_request(authority, tmp_path, o
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            process_group=0,
         ) as process:
             lines = [process.stdout.readline() for _ in range(4)]
             address = lines[-1].removeprefix("carol: ready at ").strip()
             worker = sy.connect(address, certs=authority / "me")
             assert sy.send(torch.ones(2), worker).sum().item() == 2
-            process.send_signal(number)
+            tell = process.send_signal if number == signal.SIGTERM else lambda n, p=process: os.killpg(p.pid, n)
+            tell(number)  # a terminal tells all that it started
             out, err = process.communicate(timeout=30)
             assert (process.returncode, out, err) == (0, "carol: stopped\n", "")
             with pytest.raises(WorkerShut):

@@ -53,6 +53,23 @@ def test_a_bar_for_a_long_transfer(screen):
     assert "bob" in screen.getvalue() and "/64.0 MiB" in screen.getvalue()
 
 
+class Slow(Answer):
+    """Half of the traffic has crossed before anyone looks."""
+
+    def result(self, timeout=None):
+        if timeout is not None:
+            self._traffic.sent += LONG // 2
+        return super().result(timeout)
+
+
+def test_the_bar_is_of_the_whole_transfer(screen):
+    traffic = Traffic()
+    traffic.to_send = LONG
+    assert progress.wait(Slow(traffic, 100), traffic, "bob") == "here"
+    assert "/64.0 MiB" in screen.getvalue() and "/32.0 MiB" not in screen.getvalue()
+    assert "32.6/64.0 MiB" in screen.getvalue() and "1.3/64.0 MiB" not in screen.getvalue()
+
+
 def test_none_while_the_node_computes(screen):
     assert progress.wait(Answer(Traffic(), 5), Traffic(), "bob") == "here"
     assert screen.getvalue() == ""

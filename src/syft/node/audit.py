@@ -37,7 +37,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which entries a reader wants; None is all. ``data`` is the name of a policy, owner/data."""
+    """Which entries a reader wants; None is all. ``data`` is the name of a data set, with or without its owner."""
 
     client: str | None = None
     room: str | None = None
@@ -52,7 +52,7 @@ class Wanted(msgspec.Struct, frozen=True):
         same = ("client", "room", "what", "to", "allowed")
         return (
             all(getattr(self, name) in (None, getattr(entry, name)) for name in same)
-            and (self.data is None or self.data in entry.policies)
+            and (self.data is None or any(self.data in (name, name.partition("/")[2]) for name in entry.policies))
             and (self.since is None or self.since <= entry.time)
             and (self.until is None or entry.time < self.until)
         )

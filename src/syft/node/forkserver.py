@@ -137,7 +137,8 @@ class ForkServer:
 
 def _run(orders: socket.socket) -> None:
     """Fork a room for each order, until the gate hangs up. Never returns."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gate's to handle
+    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal, and the gate's to handle
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ended, and how, is kept until the gate asks
     torch.set_num_threads(1)

@@ -30,18 +30,19 @@ class Traffic:
 
 def wait(future: Future[T], traffic: Traffic, node: str) -> T:
     """Return the result of ``future``; where that takes long, show on a terminal or in a notebook what crosses."""
+    before = traffic.crossed
     try:
         return future.result(limits.PROGRESS_AFTER_SECONDS)
     except TimeoutError:
         pass
     console = Console(stderr=True)
     if console.is_terminal or console.is_jupyter:
-        _show(future, traffic, node, console)
+        _show(future, traffic, before, node, console)
     return future.result()
 
 
-def _show(future: Future[T], traffic: Traffic, node: str, console: Console) -> None:
-    before = traffic.crossed
+def _show(future: Future[T], traffic: Traffic, before: int, node: str, console: Console) -> None:
+    """Show a bar of what crosses, of which so many bytes had crossed ``before`` the wait."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -55,7 +56,7 @@ def _show(future: Future[T], traffic: Traffic, node: str, console: Console) -> N
         if traffic.all - traffic.crossed < limits.PACKET_BYTES:
             continue  # it is the node that takes its time
         with bar:
-            task = bar.add_task(node, total=traffic.all - before)
+            task = bar.add_task(node, total=traffic.all - before, completed=traffic.crossed - before)
             while not _is_done(future) and traffic.crossed < traffic.all:
                 bar.update(task, total=traffic.all - before, completed=traffic.crossed - before)
             bar.remove_task(task)

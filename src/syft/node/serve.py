@@ -30,7 +30,7 @@ def serve(
     until_eof: bool = False,
     on_ray: bool = False,
 ) -> None:
-    """Serve the worker ``owner`` at ``listen`` until SIGTERM or Ctrl-C.
+    """Serve the worker ``owner`` at ``listen`` until SIGTERM, Ctrl-C, or SIGHUP, which means the same.
 
     Args:
         file: the config: its data, who may do what with it, and limits.
@@ -135,8 +135,9 @@ def _serve(
 
 
 def _on_signal() -> socket.socket:
-    """Return a socket on which a byte arrives at SIGTERM or SIGINT."""
+    """Return a socket on which a byte arrives at SIGTERM, SIGINT or SIGHUP; after nohup, not at the last."""
     reader, writer = socket.socketpair()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: writer.send(b"\0"))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+            signal.signal(number, lambda *_: writer.send(b"\0"))
     return reader
