@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .. import limits, wire
-from ..errors import MalformedMessage, NotPermitted, SyftError, WorkerShut
+from ..errors import LimitExceeded, MalformedMessage, NotPermitted, SyftError, WorkerShut
 from ..messages import Done, Get, Retire, Search
 from ..wire import Id, Name
 from .counts import Counts
@@ -55,6 +55,7 @@ class Session:
         self._answers: deque[Frames] = deque()
         self._forgotten = 0  # answers that the caller has received, and that are no longer kept
         self._unread = 0  # bytes of answers that wait for the connection
+        self._kept = 0  # bytes of all that are kept
         self._stream: Stream = queue.SimpleQueue()
         self._grace: threading.Timer | None = None
         self._ending: SyftError | None = None
@@ -114,6 +115,11 @@ class Session:
         batch = wire.unpack(header(frames), RawBatch)
         with self._lock:
             self._forget(batch.received)
+            if len(self._answers) > limits.KEPT_ANSWERS:  # of the gate's own, which do not wait
+                raise LimitExceeded(
+                    f"{limits.KEPT_ANSWERS} answers have been sent, and you do not say that they have arrived",
+                    where=self.tenancy.room.worker,
+                )
         if not batch.messages:
             return not batch.asks
         last = batch.first + len(batch.messages) - 1
@@ -198,6 +204,7 @@ class Session:
         with self._lock:
             self._answers.append(frames)
             self._unread += size_of(frames)
+            self._kept += size_of(frames)
             self._stream.put(frames)
 
     def read(self, stream: Stream, frames: Frames) -> None:
@@ -208,15 +215,20 @@ class Session:
                 self._read.notify_all()
 
     def _answer_in_time(self, frames: Frames) -> None:
-        """As :meth:`answer`; the room waits for a caller who reads slower than it answers."""
+        """As :meth:`answer`; the room waits for a caller who reads, or says so, slower than it answers."""
         with self._lock:
-            self._read.wait_for(lambda: self._unread <= limits.UNREAD_BYTES or self._ending is not None)
+            self._read.wait_for(lambda: self._is_in_time() or self._ending is not None)
         self.answer(frames)
+
+    def _is_in_time(self) -> bool:
+        few = len(self._answers) < limits.KEPT_ANSWERS
+        return few and self._unread <= limits.UNREAD_BYTES and self._kept <= limits.KEPT_BYTES
 
     def _forget(self, received: int) -> None:
         while self._forgotten < received and self._answers:
-            self._answers.popleft()
+            self._kept -= size_of(self._answers.popleft())
             self._forgotten += 1
+        self._read.notify_all()
 
 
 def away(worker: str) -> WorkerShut:
