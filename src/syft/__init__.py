@@ -64,7 +64,8 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
     """Connect to the node that a data owner serves at ``address``, HOST:PORT, and return it as a worker.
 
     ``certs`` is the folder of your own bundle, as ``syft certs issue`` made it, and ``id`` the name of the worker
-    that has to be there; without it, whoever of your authority answers. Leave with ``worker.shut()``.
+    that has to be there; without it, whoever of your authority answers. Leave with ``worker.shut()``, or write
+    ``with sy.connect(...) as bob:``.
     Raises BadCertificate, Misuse, WorkerShut: see :func:`syft.node.client.connect`.
     """
     from .node.client import connect  # gRPC is an extra

@@ -193,15 +193,15 @@ class PointerTensor(torch.Tensor):
 
     def _give(self, worker: Any, user: str) -> PointerTensor:
         self._check_not_left()
-        handle = self._handle
-        spent = Spent(handle, f"was moved to {worker.id}")
+        handle, name = self._handle, worker.known_name
+        spent = Spent(handle, f"was moved to {name}")
         # Whoever owns the object may let go of its id later, when an object that came back has it again.
         as_id, take_as = handle.id if handle.owns else new_id(), new_id()
         try:
-            placed = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
+            placed = handle.location.request(Give(handle.id, name, as_id, take_as, user))
         except IdInUse:
             as_id = new_id()
-            placed = handle.location.request(Give(handle.id, worker.id, as_id, take_as, user))
+            placed = handle.location.request(Give(handle.id, name, as_id, take_as, user))
         handle.id, handle.owns = take_as, True
         moved = PointerTensor.of(Handle(as_id, worker, handle.owner), self._placed(placed))
         moved._tags, moved._description = self._tags, self._description
@@ -211,7 +211,7 @@ class PointerTensor(torch.Tensor):
     def give_copy(self, worker: Any, user: str = "") -> PointerTensor:
         """Have the object sent to another worker too, under a new id; return a pointer to it there."""
         handle, id = self._handle, new_id()
-        placed = handle.location.request(Give(handle.id, worker.id, id, user=user))
+        placed = handle.location.request(Give(handle.id, worker.known_name, id, user=user))
         given = PointerTensor.of(Handle(id, worker, handle.owner), self._placed(placed))
         given._tags, given._description = self._tags, self._description
         return given
@@ -225,7 +225,7 @@ class PointerTensor(torch.Tensor):
 
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
         """Have the worker this points to send its object on, and keep a pointer to it there."""
-        placed = self._handle.location.request(Lend(self._handle.id, worker.id, new_id(), user))
+        placed = self._handle.location.request(Lend(self._handle.id, worker.known_name, new_id(), user))
         point_alike(self, PointerTensor.of(self._handle, placed.meta))
         return self
 
@@ -236,8 +236,9 @@ class PointerTensor(torch.Tensor):
     def reference(self, to: str = "") -> Reference:
         """Name the object for the worker ``to``, or for the caller: one more owner of it, who may use it."""
         handle = self._handle
+        name = handle.location.known_name
         handle.location.request(Retain(handle.id, to))
-        return Reference(handle.location.id, handle.id, Meta.of(self))
+        return Reference(name, handle.id, Meta.of(self))
 
     def _check_not_left(self) -> None:
         if self._fate:

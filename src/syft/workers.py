@@ -77,6 +77,11 @@ class BaseWorker:
         self.release = transport.release
         _workers[id] = self
 
+    @property
+    def known_name(self) -> str:
+        """The name by which other workers find this one. Raises Misuse: it is another's by now."""
+        return self.id
+
     # ---- objects ----
 
     def put(self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None) -> Meta:

@@ -13,7 +13,16 @@ from torch import nn
 
 import syft as sy
 from syft import outline
-from syft.errors import BadCertificate, Misuse, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
+from syft.errors import (
+    BadCertificate,
+    Misuse,
+    ObjectGone,
+    OperatorFailed,
+    OperatorIndexFailed,
+    SyftError,
+    WorkerNotFound,
+    WorkerShut,
+)
 from syft.node import certs
 from syft.node.certs import Bundle
 from syft.node.link import Link
@@ -284,3 +293,27 @@ def test_a_node_at_an_address_of_ipv6(authority):
         with_six = sy.connect(node.address, certs=authority / "me", id="six")
         assert (sy.send(torch.ones(2), with_six) + 1).get().tolist() == [2, 2]
         with_six.shut()
+
+
+def test_a_worker_is_left_at_the_end_of_a_with(nodes, authority):
+    with sy.connect(nodes["bob"].address, certs=authority / "me") as bob:
+        x = sy.send(torch.ones(2), bob)
+        assert x.sum().item() == 2 and sy.get_worker("bob") is bob
+    with pytest.raises(WorkerShut, match="you have left"):
+        x.sum()
+    with pytest.raises(WorkerNotFound):
+        sy.get_worker("bob")
+
+
+def test_of_two_connections_to_a_node_the_later_one_has_the_name(nodes, authority, bob, alice):
+    x = sy.send(torch.arange(3.0), bob)
+    again = sy.connect(nodes["bob"].address, certs=authority / "me")
+    y = sy.send(torch.ones(3), alice)
+    for go in (lambda: x.send(alice), lambda: y.move(bob), lambda: y.remote_send(bob)):
+        with pytest.raises(Misuse, match=r"connected to bob again(.|\n)*sy\.get_worker\('bob'\)"):
+            go()
+    assert (x + 1).get().tolist() == [1, 2, 3]  # all else goes on
+    assert y.move(again).sum().item() == 3
+    again.shut()
+    bob.add_worker(bob)
+    assert (sy.send(torch.ones(3), alice).move(bob) + x).get().tolist() == [1, 2, 3]

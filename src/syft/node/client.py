@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 import grpc
@@ -47,11 +48,15 @@ from .link import CALLER_OPTIONS, Link
 
 
 class NodeWorker(BaseWorker):
-    """A worker that a data owner serves from another process; what :func:`connect` gives."""
+    """A worker that a data owner serves from another process; what :func:`connect` gives.
+
+    As a context manager it is left in the end.
+    """
 
     def __init__(self, id: str, address: str, channel: Channel, door: Door) -> None:
         super().__init__(id, channel)
         self.address, self._channel, self._door = address, channel, door
+        self._left = False
         self._introduced: dict[str, BaseWorker] = {}
         self._callbacks: tuple[Callbacks, Channel, str] | None = None
         self.request = self._request
@@ -138,8 +143,20 @@ class NodeWorker(BaseWorker):
         """Return what you have asked the node's owner for, oldest first, in whichever of your rooms."""
         return [AskedFor(self, asked) for asked in cast(Asked, self._channel.request(Inquire())).requests]
 
+    @property
+    def known_name(self) -> str:
+        """The name by which other workers find this one. Raises Misuse: another connection to the node has it."""
+        if not self._left and self not in known_workers():
+            raise Misuse(
+                f"you have connected to {self.id} again, and workers find that connection by the name, not this one",
+                where=self.id,
+                mend=f"Use the later one: sy.get_worker({self.id!r}); or name this one: worker.add_worker(worker).",
+            )
+        return self.id
+
     def shut(self) -> None:
         """Leave the node; what you have there is freed."""
+        self._left = True
         atexit.unregister(self._channel.close)
         if self._callbacks is not None:
             callbacks, channel, _ = self._callbacks
@@ -148,6 +165,14 @@ class NodeWorker(BaseWorker):
         self._channel.close()
         if self in known_workers():
             forget_worker(self.id)
+
+    def __enter__(self) -> NodeWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shut()
 
     def __repr__(self) -> str:
         return f"<NodeWorker id:{self.id} at {self.address}>"
@@ -166,7 +191,7 @@ class Door(NamedTuple):
 
 
 def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorker:
-    """Connect to the node at ``address``, and return it as a worker.
+    """Connect to the node at ``address``, and return it as a worker, which has a room of its own there.
 
     Args:
         address: host and port, as ``127.0.0.1:7101``.
