@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from . import limits
-from .errors import Misuse, NodeError
+from .errors import SyftError
 
 try:
     import typer
@@ -307,7 +307,7 @@ def _needs_nodes() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SystemExit(f"Nodes need {error.name}: pip install 'syft-pointers[nodes]'") from error
-    except (NodeError, Misuse) as error:
+    except SyftError as error:
         raise SystemExit(f"syft: {error}") from error
 
 

@@ -133,6 +133,17 @@ def test_a_room_that_is_long_in_opening_keeps_its_place_and_nobody_waiting(threa
     gate.close()
 
 
+def test_a_room_that_dies_as_it_opens_leaves_nothing_and_is_told_of():
+    gate = gate_of(fakes.Engine(), clients=1)
+    for number in range(20):
+        session = gate._session("carol", Opening(str(number), 0, False))
+        until(lambda: gate.present() == (0, []))
+        with pytest.raises(WorkerShut, match=r"your room here has ended \(killed\)"):
+            session.attach(0)
+    assert gate.counts.rooms_died == 20
+    gate.close()
+
+
 def test_a_room_that_cannot_be_opened_leaves_its_place_to_others(threads):
     engine = SlowEngine(fails=True)
     engine.goes_on.set()

@@ -12,8 +12,10 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from typer.testing import CliRunner
 
 from syft import limits, wire
+from syft.cli import app
 from syft.errors import AuditFailed, LimitExceeded, Misuse
 from syft.messages import Done, Value
 from syft.node import requests
@@ -212,6 +214,19 @@ def test_what_cannot_be_written_is_an_error(node: Requests, tmp_path: Path) -> N
     with pytest.raises(AuditFailed, match="only its owner can read"):
         ask(node)
     assert list(tmp_path.glob("*.value")) == []
+
+
+def test_what_the_command_cannot_do_is_one_line(node: Requests, tmp_path: Path) -> None:
+    config = tmp_path / "bob.toml"
+    config.write_text('state = "."')
+    unreadable = ask(node, value=b"no record at all").id
+    for arguments, told in (
+        (["approve", unreadable, "--note", "x" * 2001], "a note has 2000 characters at most, not 2001"),
+        (["requests", unreadable], "only a dense tensor"),
+        (["requests", "none"], "there is no request 'none'"),
+    ):
+        result = CliRunner().invoke(app, [*arguments, "--config", str(config)])
+        assert isinstance(result.exception, SystemExit) and f"syft: {told}" in str(result.exception.code)
 
 
 class TwoProcesses(RuleBasedStateMachine):

@@ -53,7 +53,7 @@ from .records import (
 )
 from .release import ToCaller
 from .requests import Standing, encoded, tensor_in
-from .rooms import failed, raw_value
+from .rooms import Room, failed, raw_value
 from .session import Session, Stream, away
 from .state import NodeState
 from .tenancy import Tenancy
@@ -260,9 +260,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         for session in guests.values():
             session.finish(away(self._worker))
 
-    def _died(self, tenancy: Tenancy) -> None:
+    def _died(self, tenancy: Tenancy, room: Room) -> None:
         """A room has ended by itself: tell the owner, and all who are in it, since what they send is lost."""
-        death, ending = tenancy.room.death, tenancy.room.ending
+        death, ending = room.death, room.ending  # the tenancy itself may still be in the making
         _log.warning("room %s of %s has ended: %s", tenancy.name, tenancy.client, death and ": ".join(death[:2]))
         with self._lock:
             sessions = {key: session for key, session in self._sessions.items() if session.tenancy is tenancy}

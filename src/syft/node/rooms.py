@@ -60,7 +60,7 @@ class Room:
         engine: Engine,
         order: Order,
         calling: Callable[[str, Frames], None],
-        died: Callable[[], None] = lambda: None,
+        died: Callable[[Room], None] = lambda room: None,
     ) -> None:
         self.worker = order.worker
         self.death: Death | None = None
@@ -204,7 +204,7 @@ class Room:
         with self._sending, self._answering:
             self._process.close()
         if self.died:
-            self._died()
+            self._died(self)
 
 
 def failed(last: int, error: SyftError) -> Frames:

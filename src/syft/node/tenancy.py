@@ -74,7 +74,7 @@ class Tenancy:
         dial: Callable[[str, str], grpc.Channel],
         call_client: Callable[[str, str, Frames], None],
         changed: Callable[[], None],
-        died: Callable[[Tenancy], None],
+        died: Callable[[Tenancy, Room], None],
     ) -> None:
         self.client, self.name = client, secrets.token_hex(6)
         self.since = datetime.now(UTC)
@@ -92,7 +92,7 @@ class Tenancy:
         own = state.limits
         order = Order(state.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
         self.routes = Routes(self, state, dial, call_client)
-        self.room = Room(engine, order, self.routes.call, lambda: died(self))
+        self.room = Room(engine, order, self.routes.call, lambda room: died(self, room))
 
     @property
     def shown(self) -> Tenant:
