@@ -17,14 +17,13 @@ from contextlib import suppress
 from typing import NoReturn
 
 import msgspec
-import torch
 
-from .. import limits, outline
+from .. import limits
 from . import cluster_tls
 from .engines import Order
-from .forkserver import live, use_no_terminal
+from .forkserver import live, use_no_terminal, warm_up
 from .records import SocketSource, read_record
-from .walls import Walls, forget_environment
+from .walls import Walls
 
 _PR_SET_PDEATHSIG = 1
 
@@ -114,9 +113,7 @@ def main(listener: socket.socket) -> None:
     if os.fork():
         return
     use_no_terminal()
-    torch.set_num_threads(1)
-    outline.warm()
-    forget_environment()
+    warm_up()
     RemoteForkServer(listener).run()
 
 

@@ -6,6 +6,7 @@ either. The gate asks it for a room by sending it the room's end of a socket.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -92,6 +94,8 @@ class ForkServer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gc.collect()
+        gc.freeze()  # what either side's collector writes to is no longer shared with the other
         self._pid = os.fork()
         if self._pid == 0:
             self._orders.close()
@@ -141,10 +145,8 @@ def _run(orders: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ended, and how, is kept until the gate asks
-    torch.set_num_threads(1)
-    outline.warm()
-    forget_environment()
     use_no_terminal()
+    warm_up()
     walls = Walls()
     while True:
         data, fds, _, _ = socket.recv_fds(orders, limits.ORDER_BYTES, 2)
@@ -171,6 +173,20 @@ def _fork() -> int:
         return os.fork()
     except OSError:
         return -1
+
+
+def warm_up() -> None:
+    """Import now what rooms will need, and forget what they must not know.
+
+    Functions that torch runs on ``meta`` tensors would import its compiler, which takes a second and
+    70 MB, only to have it leave them alone. Rooms compile nothing; they get one that can do just that.
+    """
+    compiler = ModuleType("torch._dynamo")
+    vars(compiler)["disable"] = lambda function, *args, **kwargs: function
+    sys.modules[compiler.__name__] = compiler
+    torch.set_num_threads(1)
+    outline.warm()
+    forget_environment()
 
 
 def use_no_terminal() -> None:
