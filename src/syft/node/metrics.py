@@ -57,7 +57,7 @@ class Collector:
                 counts.rooms_died + sum(room.died for room in rooms),
             ),
             "rooms_cpu_seconds": (
-                "Processor time of all rooms on this machine; of one that died, as it was when last looked at.",
+                "Processor time of all rooms on this machine.",
                 counts.cpu_seconds + sum(room.cpu_seconds() for room in rooms),
             ),
             "audit_failures": ("Lines that the audit log could not take.", audit.failures),
