@@ -85,6 +85,12 @@ REFUSED = {
     "limit another": "resource.prlimit(victim, resource.RLIMIT_CORE, (0, 0))",
     "slow another down": "os.setpriority(os.PRIO_PROCESS, victim, 19)",
     "bind another to a processor": "os.sched_setaffinity(victim, os.sched_getaffinity(victim))",
+    "have all disks written": "check(libc.syncfs(os.open(code, os.O_RDONLY)))",
+    "keep memory from others": "check(libc.mlockall(1))",
+    "keep pages from others": "check(libc.mlock(ctypes.create_string_buffer(16), 16))",
+    "lock a file": "fcntl.flock(os.open(code, os.O_RDONLY), fcntl.LOCK_SH)",
+    "leave the session": "os.setsid() and None",
+    "leave the group": "os.setpgid(0, 0)",
     "share memory by a number": "check(libc.shmget(0, 4096, 0o1600))",
     "make a queue": "check(libc.msgget(0, 0o1600))",
     # the kernel

@@ -143,7 +143,10 @@ _DENIED: Final = {
     # slowing them down
     "setpriority": _N(141, 140), "ioprio_set": _N(251, 30), "sched_setparam": _N(142, 118),
     "sched_setscheduler": _N(144, 119), "sched_setattr": _N(314, 274), "sched_setaffinity": _N(203, 122),
-    "migrate_pages": _N(256, 238), "move_pages": _N(279, 239),
+    "migrate_pages": _N(256, 238), "move_pages": _N(279, 239), "sync": _N(162, 81), "syncfs": _N(306, 267),
+    # taking memory that cannot be swapped out, locks of files that others wait for, the place in a session
+    "mlock": _N(149, 228), "mlock2": _N(325, 284), "mlockall": _N(151, 230), "flock": _N(73, 32),
+    "setsid": _N(112, 157), "setpgid": _N(109, 154),
     # memory shared with them by name, and queues; files without a name
     "shmget": _N(29, 194), "shmat": _N(30, 196), "shmctl": _N(31, 195), "msgget": _N(68, 186),
     "msgsnd": _N(69, 189), "msgrcv": _N(70, 188), "msgctl": _N(71, 187), "semget": _N(64, 190),
