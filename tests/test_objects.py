@@ -132,6 +132,15 @@ def sizes(worker: sy.VirtualWorker) -> dict[str, int]:
     return {name: len(part) for name, part in vars(worker._worker.store).items() if hasattr(part, "__len__")}
 
 
+def test_texts_of_others_are_shown_in_one_line_and_command_no_terminal(bob: sy.VirtualWorker) -> None:
+    sent = torch.ones(2).tag("#a", "#\x1b[2Jb\n\tShape: 1").describe("c\r\nd \x07" + "e" * 100).send(bob)
+    (found,) = bob.search("#a")
+    for pointer in (sent, found):
+        _, tags, shape, description = repr(pointer).split("\n")
+        assert tags == "\tTags: #a #?[2Jb Shape: 1" and shape == "\tShape: torch.Size([2])"
+        assert description.startswith("\tDescription: c? d ?eee") and len(description) < 90
+
+
 def test_nothing_grows_with_ids_or_tags_ever_used(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
     def cycle(i: int) -> None:
         p = torch.tensor([1.0, 2.0], requires_grad=True).tag(f"#{i}").describe(f"the {i}th").send(bob)

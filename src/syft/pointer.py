@@ -12,7 +12,7 @@ import torch
 from .asking import Request
 from .crossing import Cross
 from .dispatch import Handle, Spent, dispatch, point_alike, read, wrap
-from .errors import IdInUse, Misuse, NotCollocated, ObjectGone
+from .errors import IdInUse, Misuse, NotCollocated, ObjectGone, printable
 from .ids import new_id
 from .messages import Describe, Fetch, Give, Lend, Placed, Retain, Retire
 from .policy import Policy
@@ -21,6 +21,11 @@ from .wire import Meta, Reference
 
 #: The gradient of any tensor, as torch keeps it.
 _GRAD: Any = vars(torch._C.TensorBase)["grad"]
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text of another party as it may be shown."""
+    return " ".join(printable(text).split())
 
 
 class PointerTensor(torch.Tensor):
@@ -334,9 +339,9 @@ class PointerTensor(torch.Tensor):
         handle = self._handle
         text = f"(Wrapper)>[PointerTensor | {handle.owner.id}:{self.id} -> {self.location.id}:{handle.id}]"
         if self._tags:
-            text += f"\n\tTags: {' '.join(self._tags)}\n\tShape: {self.shape}"
+            text += f"\n\tTags: {_in_one_line(' '.join(self._tags))}\n\tShape: {self.shape}"
         if self._description:
-            text += f"\n\tDescription: {self._description:.70}"
+            text += f"\n\tDescription: {_in_one_line(self._description):.70}"
         if getattr(self, "_is_param", False):
             text = f"Parameter containing:\n{text}"
         return text
