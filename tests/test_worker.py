@@ -22,7 +22,6 @@ from syft.messages import (
     Found,
     Get,
     Give,
-    Lend,
     List,
     Placed,
     Point,
@@ -145,7 +144,7 @@ def test_privacy_follows_what_is_computed(worker: Worker) -> None:
 
 FAILURES = {
     "object-gone": [
-        Get(99), Get(99, 100), Retain(99), Describe(99, (), ""), Fetch(99), Give(99, "alice", 1), Lend(99, "alice", 5),
+        Get(99), Get(99, 100), Retain(99), Describe(99, (), ""), Fetch(99), Give(99, "alice", 1),
         Run("aten::neg", [Ref(99)], {}, (10,)), Run("aten::cat", [[Ref(1), Ref(99)]], {}, (10,)),
         Run("aten::add.out", [Ref(1), Ref(1)], {"out": Ref(99)}, ()),
     ],
@@ -158,8 +157,8 @@ FAILURES = {
     ],
     "operator-index-failed": [Run("aten::select.int", [Ref(1), 0, 7], {}, (10,))],
     "get-not-permitted": [Get(3), Get(3, 10, "eve")],
-    "send-not-permitted": [Give(3, "alice", 5, 6, "eve"), Lend(3, "alice", 5)],
-    "worker-not-found": [Give(1, "nobody", 5, 6), Lend(1, "nobody", 5)],
+    "send-not-permitted": [Give(3, "alice", 5, 6, "eve"), Give(3, "alice", 5)],
+    "worker-not-found": [Give(1, "nobody", 5, 6), Give(1, "nobody", 5)],
     "misuse": [Fetch(1)],
     "malformed-message": [
         Put(9, "text"), Put(9, None), Run("aten::neg", [Ref(1)], {}, ()), Run("aten::max.dim", [Ref(1), 0], {}, (10,)),
@@ -201,7 +200,6 @@ requests = st.one_of(
     st.builds(Put, ids, st.sampled_from([1, None, "x", torch.ones(2)])),
     st.builds(Get, ids, st.none() | ids, st.sampled_from(["", "alice"])),
     st.builds(Give, ids, st.just("nobody"), ids, st.none() | ids),
-    st.builds(Lend, ids, st.just("nobody"), ids),
     st.builds(Fetch, ids),
     st.builds(Point, ids, st.sampled_from([1, torch.ones(2), Reference("nobody", 1, Meta("float32", (), ()))])),
     st.builds(Retain, ids),

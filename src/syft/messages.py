@@ -57,7 +57,7 @@ class Put(Message):
 
 
 class Get(Message):
-    """Give the value of ``id``. -> Value
+    """Give the value of ``id``; if it is a pointer, for the worker ``to``, or for the caller. -> Value
 
     With ``take_as`` there is no ``id`` any more: until the caller lets go, what its graph still
     needs lives on, unlisted, under that name.
@@ -66,6 +66,7 @@ class Get(Message):
     id: Id
     take_as: Id | None = None
     user: Name = ""
+    to: Name = ""
 
 
 class Give(Message):
@@ -81,15 +82,6 @@ class Give(Message):
     user: Name = ""
     address: Name = ""
     ticket: Name = ""
-
-
-class Lend(Message):
-    """Send ``id`` to the worker ``to`` and keep a pointer to it there, as ``as_id``. -> Placed"""
-
-    id: Id
-    to: Name
-    as_id: Id
-    user: Name = ""
 
 
 class Point(Message):
@@ -238,9 +230,10 @@ class Value(Message):
 
 
 class Placed(Message):
-    """The metadata of an object; in process the tensor itself."""
+    """The metadata of an object, in process the tensor itself; and the worker ``target`` that it points to, if any."""
 
     meta: Meta
+    target: Name = ""
 
 
 class Delegated(Message):
@@ -292,6 +285,6 @@ class Reply(Message):
 
 
 Request = (
-    Run | Put | Get | Give | Lend | Point | Fetch | Retire | Retain | Confirm | Release | Describe | Search | List
+    Run | Put | Get | Give | Point | Fetch | Retire | Retain | Confirm | Release | Describe | Search | List
     | Seed | Clear | Expect | Delegate | Introduce | Ask | Inquire | Collect | Withdraw | Reply
 )  # fmt: skip

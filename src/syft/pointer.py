@@ -14,7 +14,7 @@ from .crossing import Cross
 from .dispatch import Handle, Spent, dispatch, point_alike, read, wrap
 from .errors import IdInUse, Misuse, NotCollocated, ObjectGone, printable
 from .ids import new_id
-from .messages import Describe, Fetch, Give, Lend, Placed, Retain, Retire
+from .messages import Describe, Fetch, Give, Placed, Point, Retain, Retire
 from .policy import Policy
 from .store import Label, check_label
 from .wire import Meta, Reference
@@ -230,8 +230,13 @@ class PointerTensor(torch.Tensor):
 
     def remote_send(self, worker: Any, *, user: str = "") -> PointerTensor:
         """Have the worker this points to send its object on, and keep a pointer to it there."""
-        placed = self._handle.location.request(Lend(self._handle.id, worker.known_name, new_id(), user))
-        point_alike(self, PointerTensor.of(self._handle, placed.meta))
+        handle, as_id = self._handle, new_id()
+        meta = self._placed(handle.location.request(Give(handle.id, worker.known_name, as_id, user=user)))
+        there = Handle(as_id, worker, handle.owner)
+        worker.let_use(as_id, handle.location.known_name)
+        handle.location.request(Point(handle.id, Reference(worker.known_name, as_id, Meta.of(meta))))
+        there.owns = False  # the pointer there has it
+        point_alike(self, PointerTensor.of(handle, meta))
         return self
 
     def copy(self) -> PointerTensor:

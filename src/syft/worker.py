@@ -36,7 +36,6 @@ from .messages import (
     Found,
     Get,
     Give,
-    Lend,
     List,
     Placed,
     Point,
@@ -62,8 +61,8 @@ _REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, 
 class Pointer(Protocol):
     """What a worker asks of an object that it holds and that lives elsewhere."""
 
-    def reference(self) -> Reference:
-        """Name the object, with one more ownership for whoever receives the name."""
+    def reference(self, to: str = "") -> Reference:
+        """Name the object, with one more ownership for whoever receives the name: the worker ``to``, or the caller."""
 
     def fetch(self, user: str) -> tuple[torch.Tensor, policy.Policy]:
         """Bring the object here, in the name of ``user``, with its policy; the pointer is spent."""
@@ -119,7 +118,6 @@ class Worker:
             Put: self._put,
             Get: self._get,
             Give: self._give,
-            Lend: self._lend,
             Point: self._point,
             Fetch: self._fetch,
             Retire: self._retire,
@@ -298,7 +296,7 @@ class Worker:
             self.guard.permit_copy(value)
         if message.take_as is not None:
             self.store.check_free(message.take_as)
-        outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference()
+        outgoing = value if type(value) is torch.Tensor else cast(Pointer, value).reference(message.to)
         if message.take_as is not None:
             self.store.take(message.id, message.take_as, "it was taken home by a get")
         return Value(outgoing, None if allowed is None else tuple(sorted(allowed)), *label)
@@ -312,10 +310,6 @@ class Worker:
         if message.take_as is not None:
             self.store.take(message.id, message.take_as, f"it was moved to {message.to}")
         return Placed(meta)
-
-    def _lend(self, message: Lend) -> Placed:
-        meta = self._put_at(message.to, message.id, message.as_id, message.user)
-        return self._point(Point(message.id, Reference(message.to, message.as_id, meta)))
 
     def _point(self, message: Point) -> Placed:
         reference = message.value
@@ -421,7 +415,9 @@ def encodable(answer: Answer) -> Answer:
     if isinstance(answer, Ran):
         return Ran(tuple(None if t is None else Meta.of(cast(torch.Tensor, t)) for t in answer.outputs))
     if isinstance(answer, Placed):
-        return Placed(Meta.of(cast(torch.Tensor, answer.meta)))
+        value: Any = answer.meta
+        is_pointer = isinstance(value, torch.Tensor) and type(value) is not torch.Tensor
+        return Placed(Meta.of(value), cast(Any, value).location.known_name if is_pointer else answer.target)
     return answer
 
 

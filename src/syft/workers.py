@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -32,13 +32,19 @@ _shut: WeakValueDictionary[str, BaseWorker] = WeakValueDictionary()
 
 def get_worker(id: str) -> BaseWorker:
     """Return the worker of that name. Raises WorkerNotFound."""
-    try:
-        return _workers[id]
-    except KeyError:
-        raise WorkerNotFound(
-            f"no worker called {id!r} is known here; known are: {', '.join(sorted(_workers)) or 'none'}",
-            mend=f"Make it first: sy.VirtualWorker(id={id!r}).",
-        ) from None
+    known = _workers.get(id)
+    return _others(id) if known is None else known
+
+
+def _nobody(id: str) -> NoReturn:
+    raise WorkerNotFound(
+        f"no worker called {id!r} is known here; known are: {', '.join(sorted(_workers)) or 'none'}",
+        mend=f"Make it first: sy.VirtualWorker(id={id!r}).",
+    )
+
+
+#: Gives a worker that is not known yet.
+_others: Callable[[str], BaseWorker] = _nobody
 
 
 def forget_worker(id: str) -> None:
@@ -325,10 +331,10 @@ def local_worker() -> BaseWorker:
     return _workers.get(_local_name) or VirtualWorker(id=_local_name)
 
 
-def become_local_worker(worker: BaseWorker) -> None:
-    """Have ``worker`` hold the pointers that are made from now on."""
-    global _local_name
-    _local_name = worker.id
+def become_local_worker(worker: BaseWorker, others: Callable[[str], BaseWorker] = _nobody) -> None:
+    """Have ``worker`` hold the pointers that are made from now on, and ``others`` give workers not known yet."""
+    global _local_name, _others
+    _local_name, _others = worker.id, others
 
 
 class Remote:

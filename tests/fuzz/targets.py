@@ -68,7 +68,6 @@ REQUESTS = [
     messages.Get(1, 20, "user"),
     messages.Get(2),
     messages.Give(1, "alice", 30, 31, "user", "127.0.0.1:7101", "ticket"),
-    messages.Lend(1, "alice", 30, "user"),
     messages.Fetch(1, "user"),
     messages.Retire((1, 2), (21, 22), "fate"),
     messages.Retain(1),

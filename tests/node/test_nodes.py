@@ -99,9 +99,26 @@ def test_chains_of_three_nodes(nodes, authority, bob, alice):
     charlie = sy.connect(nodes["charlie"].address, certs=authority / "me")
     x = sy.send(torch.arange(3.0), charlie).send(bob).send(alice)
     assert ((x + 1) * x).get().get().get().tolist() == [0, 2, 6]
-    met = sy.send(torch.ones(3), charlie).send(alice)  # now alice knows where charlie is
     x.remote_get()
-    assert (x + met).get().get().tolist() == [1, 2, 3]
+    assert (x + 1).get().get().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        lambda x, alice, charlie: x.send(alice).move(charlie),
+        lambda x, alice, charlie: x.send(alice).remote_send(charlie).remote_get().move(charlie),
+        lambda x, alice, charlie: x.remote_send(alice).move(charlie),
+    ],
+    ids=["a pointer", "lent and brought back", "lent"],
+)
+@pytest.mark.parametrize("begin", ["bob", "here"])
+def test_who_is_given_a_pointer_reaches_what_it_points_to(nodes, authority, bob, alice, go, begin):
+    charlie = sy.connect(nodes["charlie"].address, certs=authority / "me")
+    at = bob if begin == "bob" else sy.VirtualWorker(id="here")
+    p = go(sy.send(torch.arange(3.0), at), alice, charlie)
+    assert p.location is charlie
+    assert (p + 1).get().get().tolist() == [1, 2, 3]
 
 
 def test_what_a_chain_did_is_done_when_its_inner_pointer_comes_home(bob, alice):

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import grpc
 from msgspec.structs import replace
@@ -29,7 +29,6 @@ from ..messages import (
     Give,
     Inquire,
     Introduce,
-    Lend,
     Placed,
     Point,
     Put,
@@ -37,7 +36,7 @@ from ..messages import (
     Retire,
     Value,
 )
-from ..wire import Meta, Reference
+from ..wire import Reference
 from ..workers import BaseWorker, forget_worker, get_worker, known_workers
 from . import progress
 from .callbacks import Callbacks
@@ -64,11 +63,11 @@ class NodeWorker(BaseWorker):
     def _request(self, message: Request) -> Answer:
         if isinstance(message, Give):
             return self._give(message)
-        if isinstance(message, Lend):
-            return self._lend(message)
         if isinstance(message, (Put, Point)) and isinstance(message.value, Reference):
-            self._introduce(message.value)
+            self._introduce(message.value.worker)
         answer = self._channel.request(message)
+        if isinstance(answer, Placed) and answer.target:
+            self._introduce(answer.target)
         if isinstance(answer, Value) and isinstance(answer.value, Reference):
             self._check(answer.value)
         return answer
@@ -92,7 +91,10 @@ class NodeWorker(BaseWorker):
         if isinstance(there, NodeWorker):
             ticket = secrets.token_hex(16)
             there._channel.request(Expect(ticket, self.id, message.as_id))
-            return self._channel.request(replace(message, address=there.address, ticket=ticket))
+            answer = self._channel.request(replace(message, address=there.address, ticket=ticket))
+            if isinstance(answer, Placed) and answer.target:
+                there._introduce(answer.target)
+            return answer
         value = cast(Value, self._request(Get(message.id, None, message.user)))
         put = Put(message.as_id, value.value, value.tags, value.description, value.allowed)
         placed = there.request(put)
@@ -100,16 +102,8 @@ class NodeWorker(BaseWorker):
             self._channel.request(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
         return placed
 
-    def _lend(self, message: Lend) -> Answer:
-        """Give the object away, and put a pointer to where it is now in its place."""
-        placed = cast(Placed, self._give(Give(message.id, message.to, message.as_id, None, message.user)))
-        get_worker(message.to).let_use(message.as_id, self.id)
-        there = Reference(message.to, message.as_id, Meta.of(cast(Any, placed.meta)))
-        return self._request(Point(message.id, there))
-
-    def _introduce(self, reference: Reference) -> None:
-        """Tell this node where the worker of a reference is, and let it use your objects there."""
-        worker = reference.worker
+    def _introduce(self, worker: str) -> None:
+        """Tell this node where a worker is, where it may use what it is pointed to."""
         other = get_worker(worker)
         if not isinstance(other, NodeWorker):
             introduction = Introduce(worker, "", self._called_back())

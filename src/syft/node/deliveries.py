@@ -79,7 +79,9 @@ class Deliveries:
         place = message.to, tenancy.routes.address_of(message.to, message.address)
         release = ToWorker(message.id, message.to, Movement.OPEN)
         tenancy.permit(release)
-        taken = tenancy.let_out(b"get", release, tenancy.room.ask(Get(message.id, None, message.user)), last)
+        taken = tenancy.let_out(
+            b"get", release, tenancy.room.ask(Get(message.id, user=message.user, to=message.to)), last
+        )
         value = raw_value(taken)
         if value is None:
             return numbered(taken, last)

@@ -19,7 +19,7 @@ from ..messages import Answer, Put, Request, Run
 from ..operators import BY_NAME
 from ..transport import InProcess
 from ..worker import Worker, encodable, failure_of, written_by
-from ..workers import BaseWorker, become_local_worker, get_worker, local_worker
+from ..workers import BaseWorker, become_local_worker, get_worker
 from .channel import Channel
 from .delegates import Delegate
 from .records import Answered, Batch, Frames, SocketSource, send_record
@@ -35,10 +35,10 @@ def live(
 
     At most ``objects`` objects, which take ``quota`` bytes together.
     """
-    room = Worker(worker, _Peers(calls).find)
+    room = Worker(worker, get_worker)
     room.guard = Guard(room.store, quota)
     delegates: dict[str, Delegate] = {}
-    become_local_worker(BaseWorker(worker, InProcess(room)))
+    become_local_worker(BaseWorker(worker, InProcess(room)), _Peers(calls).open)
     source = SocketSource(batches, files=True)
     with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
         while True:
@@ -80,13 +80,11 @@ class _Peers:
         self._channels: dict[str, Channel] = {}
         threading.Thread(target=self._listen, name="answers to calls", daemon=True).start()
 
-    def find(self, name: str) -> BaseWorker:
+    def open(self, name: str) -> BaseWorker:
         """Return the worker ``name``, whom the gate will find or refuse when it is called."""
-        if name not in self._channels and name != local_worker().id:
-            carrier = _Caller(name, self._calls, self._lock)
-            channel = self._channels[name] = Channel(name, carrier, asked_at=lambda: _now.message)
-            return BaseWorker(name, channel)
-        return get_worker(name)
+        carrier = _Caller(name, self._calls, self._lock)
+        channel = self._channels[name] = Channel(name, carrier, asked_at=lambda: _now.message)
+        return BaseWorker(name, channel)
 
     def _listen(self) -> None:
         source = SocketSource(self._calls, files=True)
