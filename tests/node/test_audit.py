@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from syft import limits
 from syft.errors import AuditFailed
 from syft.node.audit import AuditLog, Entry, Wanted
 from syft.node.journal import Torn
@@ -79,6 +83,25 @@ def test_a_log_that_cannot_be_written_is_an_error(log: AuditLog, path: Path) -> 
     for entered in ([heart], []):
         with pytest.raises(AuditFailed, match=r"audit\.jsonl"):
             log.note("carol", "room-1", ToCaller(5), judge(ToCaller(5), "carol", "room-1", entered))
+
+
+class Waits(list[float]):
+    """An event that is waited for in no time: a list of for how long."""
+
+    wait = list[float].append
+
+
+def test_a_client_has_so_many_entries_written_and_then_waits(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "AUDIT_BURST", 3)
+    monkeypatch.setattr(limits, "AUDIT_RATE", 2)
+    clock, waits = [100.0], Waits()
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    for seconds, client in [*[(0.0, "dave")] * 5, (0.0, "carol"), (1.0, "dave"), (9.0, "dave")]:
+        clock[0] += seconds
+        log.append(entry(0, client), cast(threading.Event, waits))
+    log.note("dave", "room-1", ToCaller(5), judge(ToCaller(5), "dave", "room-1", []), cast(threading.Event, waits))
+    assert waits == [0, 0, 0, 0.5, 1, 0, 0.5, 0, 0]
+    assert len(list(log.read())) == len(waits)
 
 
 ENTRIES = [

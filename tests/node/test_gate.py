@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from bench.processes import children
 from syft import limits
 from syft.errors import BadCertificate, LimitExceeded, Misuse, WorkerShut
 from syft.messages import Delegate, Introduce
+from syft.node.audit import AuditLog, Entry
 from syft.node.certs import Bundle, tls_name
 from syft.node.config import Limits
 from syft.node.gate import Gate
@@ -164,6 +166,35 @@ def test_a_room_that_opens_when_its_node_has_stopped_is_closed(threads):
     with pytest.raises(WorkerShut):
         late.result(20).attach(0)
     assert gate.present() == (0, [])
+
+
+@pytest.mark.parametrize("ends", ["node", "room"])
+def test_who_waits_to_have_an_entry_written_holds_up_no_end(threads, tmp_path, monkeypatch, ends):
+    monkeypatch.setattr(limits, "AUDIT_BURST", 1)
+    monkeypatch.setattr(limits, "AUDIT_RATE", 1e-3)
+    gate = gate_of(fakes.Engine(lives=True), clients=1)
+    log = gate._state.audit = AuditLog(tmp_path / "audit.jsonl")
+    session = gate._session("carol", Opening("one", 0, False))
+
+    def refused():
+        if ends == "room":
+            session.tenancy.write(Entry(datetime.now(UTC), "carol", "dial", False, "no"))
+        else:
+            with pytest.raises(LimitExceeded):
+                gate._session("carol", Opening("two", 0, False))
+
+    refused()
+    again = threads.submit(refused)
+    with pytest.raises(TimeoutError):
+        again.result(0.1)
+    assert len(list(log.read())) == 1
+    if ends == "room":
+        gate._end(("carol", "one"), session)
+    else:
+        gate.close()
+    again.result(20)
+    assert len(list(log.read())) == 2
+    gate.close()
 
 
 def test_a_node_that_cannot_open_rooms_any_more_ends(start):

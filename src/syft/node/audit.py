@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from .. import limits
 from ..errors import AuditFailed
 from .journal import Journal, Torn
 from .release import Decision, Movement, Release, ShapeToCaller, ToWorker
@@ -60,6 +62,29 @@ class Wanted(msgspec.Struct, frozen=True):
 
 EVERYTHING: Final = Wanted()
 
+_NEVER: Final = threading.Event()
+
+
+class Pace:
+    """How fast each client may have entries written: a token bucket, as the generic cell rate algorithm keeps it.
+
+    Algorithm: ITU-T I.371, virtual scheduling.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._full: dict[str, float] = {}  # when a client's bucket will be full again, if it asks for nothing
+
+    def owed(self, client: str) -> float:
+        """Take a token of the client's; return for how many seconds it has to wait, which is 0 while some are left.
+
+        Who waits keeps a thread, of which a client has only so many: so it is never long.
+        """
+        now = time.monotonic()
+        with self._lock:
+            full = self._full[client] = max(now, self._full.get(client, now)) + 1 / limits.AUDIT_RATE
+        return max(0.0, full - now - limits.AUDIT_BURST / limits.AUDIT_RATE)
+
 
 class AuditLog:
     """The audit log in the file ``path``: it only grows, and only its owner can read it.
@@ -70,17 +95,20 @@ class AuditLog:
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path, msgspec.json.Decoder(Entry))
+        self._pace = Pace()
         self._counts = threading.Lock()
         self._counted: Counter[tuple[str, bool]] = Counter()
         self.failures = 0
 
-    def note(self, client: str, room: str, release: Release, decision: Decision) -> None:
+    def note(
+        self, client: str, room: str, release: Release, decision: Decision, ended: threading.Event = _NEVER
+    ) -> None:
         """Write down a release and its answer; to be called before anything leaves.
 
         When this returns, an allowed release from a room that private data entered would survive a power
         cut, and all else a kill of this process.
 
-        Raises AuditFailed: it could not be written, so nothing may leave.
+        It waits as :meth:`append` does. Raises AuditFailed: it could not be written, so nothing may leave.
         """
         self.append(
             Entry(
@@ -95,11 +123,13 @@ class AuditLog:
                 sealed=isinstance(release, ToWorker) and release.how is Movement.SEALED,
                 policies=decision.policies,
                 request=decision.request,
-            )
+            ),
+            ended,
         )
 
-    def append(self, entry: Entry) -> None:
-        """Write down any entry. Raises AuditFailed."""
+    def append(self, entry: Entry, ended: threading.Event = _NEVER) -> None:
+        """Write down any entry, when its client's turn has come, or ``ended`` is set. Raises AuditFailed."""
+        ended.wait(self._pace.owed(entry.client))
         try:
             self._journal.append(entry, lasting=entry.allowed and bool(entry.policies))
         except AuditFailed:

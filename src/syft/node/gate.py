@@ -70,7 +70,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._limits = state.limits
         self._tenancies: list[Tenancy] = []
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._sessions: dict[tuple[str, str], Session] = {}
         self._opening: dict[tuple[str, str], Future[Session]] = {}  # sessions whose rooms are being opened
         self._delegates: dict[tuple[str, str], Tenancy] = {}
@@ -92,7 +92,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def close(self) -> None:
         """End every room."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             sessions, tenancies = list(self._sessions.values()), list(self._tenancies)
         for session in sessions:
             session.finish(WorkerShut("the owner of this node has stopped it", where=self._worker))
@@ -148,7 +148,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             with self._lock:
                 session = self._sessions.get(key)
-                if self._closed or (session is None and opening.resumes):
+                if self._closed.is_set() or (session is None and opening.resumes):
                     raise away(self._worker)
                 if session is not None:
                     return session
@@ -199,7 +199,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         with self._lock:
             del self._opening[key]
             self._tenancies.append(tenancy)
-            session, is_late = self._begin(key, tenancy), self._closed or tenancy.room.died
+            session, is_late = self._begin(key, tenancy), self._closed.is_set() or tenancy.room.died
         if is_late and session.finish(tenancy.room.ending):
             self._end(key, session)
         opened.set_result(session)
@@ -216,7 +216,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _note_refusal(self, client: str, what: str, reason: str) -> None:
         """Write down what is refused; where that cannot be written, it is refused all the same."""
         try:
-            self._state.audit.append(Entry(datetime.now(UTC), client, what, False, reason))
+            self._state.audit.append(Entry(datetime.now(UTC), client, what, False, reason), self._closed)
         except AuditFailed as error:
             _log.error("%s: %s: %s, which is not in the audit log: %s", client, what, reason, error)
 

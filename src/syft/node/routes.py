@@ -40,6 +40,9 @@ class Tenancy(Protocol):
     def enter(self, policies: Iterable[Policy]) -> None:
         """Data of these policies is about to enter the room. Raises LimitExceeded, NotPermitted."""
 
+    def write(self, entry: Entry) -> None:
+        """Write down what is no release. Raises AuditFailed."""
+
     def refusal(self, error: SyftError, last: int) -> Frames:
         """Return the answer that the ``last``-th message failed."""
 
@@ -75,7 +78,7 @@ class Routes:
             return self._state.address_of(worker, told)
         except NotPermitted as refused:
             now, tenancy = datetime.now(UTC), self._tenancy
-            self._state.audit.append(Entry(now, tenancy.client, "dial", False, refused.what, tenancy.name, to=worker))
+            tenancy.write(Entry(now, tenancy.client, "dial", False, refused.what, tenancy.name, to=worker))
             raise
 
     def introduce(self, message: Introduce) -> None:
@@ -172,7 +175,7 @@ class Routes:
         decision = judge(release, client, room, entered)
         now, why = datetime.now(UTC), decision.reason
         entry = Entry(now, client, "call", decision.allowed, why, room, to=peer.worker, policies=decision.policies)
-        self._state.audit.append(entry)
+        self._tenancy.write(entry)
         return decision
 
     def _open(self, peer: Introduce, route: _Route) -> Carrier:

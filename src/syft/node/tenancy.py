@@ -81,6 +81,7 @@ class Tenancy:
         self.entered: frozenset[Policy] = frozenset()
         self._state, self._changed = state, changed
         self._lock = threading.RLock()
+        self._ended = threading.Event()
         self._tasks = ThreadPoolExecutor(limits.TASKS_OF_A_ROOM, f"task of {client}")
         # By which policies a release was permitted, while it is awaited.
         self._noted: dict[Release, tuple[str, ...]] = {}
@@ -106,6 +107,7 @@ class Tenancy:
 
     def close(self) -> None:
         """End the room, and hang up its calls."""
+        self._ended.set()
         self.room.close()
         self._tasks.shutdown(wait=False, cancel_futures=True)
         self.routes.close()
@@ -159,7 +161,11 @@ class Tenancy:
 
     def note(self, release: Release, decision: Decision) -> None:
         """Write down a release and its answer. Raises AuditFailed."""
-        self._state.audit.note(self.client, self.name, release, decision)
+        self._state.audit.note(self.client, self.name, release, decision, self._ended)
+
+    def write(self, entry: Entry) -> None:
+        """Write down what is no release. Raises AuditFailed."""
+        self._state.audit.append(entry, self._ended)
 
     def permit(self, release: Release) -> Decision:
         """Judge a release and, where private data entered, write it down. Raises NotPermitted, AuditFailed."""
@@ -189,7 +195,8 @@ class Tenancy:
         if standing.state is not State.APPROVED:
             note = f": {standing.note}" if standing.note else ""
             decision = Decision(False, f"the request {asked.id} is {standing.state}{note}", decision.policies)
-        state.audit.note(self.client, asked.room, release, replace(decision, request=asked.id))
+        noted = replace(decision, request=asked.id)
+        state.audit.note(self.client, asked.room, release, noted, self._ended)
         if not decision.allowed:
             raise GetNotPermitted(f"what you asked for may not leave: {decision.reason}", where=state.owner)
 
@@ -279,7 +286,7 @@ class Tenancy:
             is_told, now = self._state.tells_failures(self.client, 1), datetime.now(UTC)
             reason = f"a call failed: {kind.code}" if is_told else "too many calls failed"
             entry = Entry(now, self.client, "failure", is_told, reason, self.name, policies=sees_shapes.policies)
-            self._state.audit.append(entry)
+            self.write(entry)
             if not is_told:
                 if asked == b"run":
                     self.permit(ShapeToCaller())
