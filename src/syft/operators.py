@@ -21,6 +21,7 @@ TABLE = "operators.txt"
 _UNINITIALISED = frozenset({
     "aten::empty.memory_format", "aten::empty_like", "aten::empty_permuted", "aten::empty_strided",
     "aten::new_empty", "aten::new_empty_strided",
+    "aten::empty_like.out", "aten::empty_permuted.out", "aten::empty_strided.out",
 })  # fmt: skip
 _GROWING = frozenset({"aten::resize_", "aten::resize_as_"})
 _COPYING = frozenset({"aten::to.dtype"})  # a view by its schema, but only where nothing is to be done

@@ -283,3 +283,24 @@ def test_memory_that_was_let_go_is_not_read_back(mallory: Attacker, calls: list[
                 (target,) = mallory.run(name, args)
             assert not (mallory.ask(Get(target)).value == 4177.25).any()
             mallory.let_go([target])
+
+
+EMPTY = {
+    "aten::empty.memory_format": [[4]],
+    "aten::empty_like": [torch.ones(4)],
+    "aten::empty_permuted": [[4], [0]],
+    "aten::empty_strided": [[4], [1]],
+    "aten::new_empty": [torch.ones(4), [4]],
+    "aten::new_empty_strided": [torch.ones(4), [4], [1]],
+    "aten::empty_like.out": [torch.ones(4)],
+    "aten::empty_permuted.out": [[4], [0]],
+    "aten::empty_strided.out": [[4], [1]],
+}
+
+
+def test_what_nobody_has_written_is_zeros() -> None:
+    """By every such operator of the table, into ``out=`` too, which may have grown."""
+    assert EMPTY.keys() == {name for name in allowed() if "empty" in name}
+    for name, args in EMPTY.items():
+        out = {"out": torch.full((4,), 4177.25)} if name.endswith(".out") else {}
+        assert BY_NAME[name].call(*args, **out).tolist() == [0, 0, 0, 0], name
