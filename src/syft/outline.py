@@ -58,6 +58,29 @@ def growth(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> i
         torch.set_rng_state(state)
 
 
+def resizes(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Tell whether what the operator writes to gets another size; so also if only running it can tell.
+
+    Raises OperatorFailed as :meth:`Outlines.of`.
+    """
+    state = torch.get_rng_state()
+    try:
+        args, kwargs = _on_meta(args), {k: _on_meta(v) for k, v in kwargs.items()}
+        written = [operator.argument(i, args, kwargs) for i in operator.written]
+        before = _shapes(written)
+        return infer(operator, args, kwargs) is None or _shapes(written) != before
+    except NotImplementedError:  # of sparse tensors
+        return True
+    finally:
+        torch.set_rng_state(state)
+
+
+def _shapes(values: Any) -> Any:
+    if isinstance(values, (list, tuple)):
+        return [_shapes(value) for value in values]
+    return values.shape if isinstance(values, torch.Tensor) else None
+
+
 def _bytes(values: Any) -> int:
     """Add up the memory of all tensors in nested lists, each storage once."""
     storages: dict[int, int] = {}

@@ -402,12 +402,15 @@ def written_by(operator: Operator, message: Run) -> list[int]:
 
 
 def refs(value: Any) -> list[Ref]:
-    """Return what stands for objects in an argument."""
-    if isinstance(value, Ref):
-        return [value]
-    if isinstance(value, list):
-        return [ref for v in value for ref in refs(v)]
-    return []
+    """Return what stands for objects in an argument, however deep lists are nested in it."""
+    found, rest = [], [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, Ref):
+            found.append(item)
+        elif isinstance(item, list):
+            rest.extend(item)
+    return found
 
 
 def encodable(answer: Answer) -> Answer:

@@ -14,7 +14,15 @@ import pytest
 import torch
 
 import syft as sy
-from syft.errors import NotPermitted, ObjectGone, OperatorFailed, OperatorIndexFailed, SyftError, WorkerShut
+from syft.errors import (
+    MalformedMessage,
+    NotPermitted,
+    ObjectGone,
+    OperatorFailed,
+    OperatorIndexFailed,
+    SyftError,
+    WorkerShut,
+)
 from syft.ids import new_id
 from syft.messages import (
     Ask,
@@ -150,12 +158,20 @@ def run(operator: str, *args: Any, results: int = 1) -> Callable[[Ref], Run]:
     return lambda ref: Run(operator, [ref, *args], {}, tuple(new_id() for _ in range(results)))
 
 
-#: Views of memory behind what the delegate was pointed to: elements 1 and 2 of four, and every other one.
+#: Ways to memory behind what the delegate was pointed to: elements 1 and 2 of four, and every other one.
 BEHIND: dict[str, tuple[slice, Callable[[Ref], Run], type[SyftError] | None]] = {
     "before it": (slice(1, 3), run("aten::as_strided", [2], [1], 0), NotPermitted),
     "after it": (slice(1, 3), run("aten::as_strided", [2], [1], 2), NotPermitted),
     "between": (slice(0, 4, 2), run("aten::as_strided_copy", [2], [1]), NotPermitted),
     "more of it": (slice(1, 3), run("aten::resize_", [3], results=0), NotPermitted),
+    "over what follows": (slice(1, 3), lambda ref: Run("aten::zeros.out", [[3]], {"out": ref}, ()), NotPermitted),
+    "over what nobody can tell": (
+        slice(1, 3),
+        lambda ref: Run("aten::nonzero.out", [ref], {"out": ref}, ()),
+        NotPermitted,
+    ),
+    "over itself": (slice(1, 3), lambda ref: Run("aten::zeros.out", [[2]], {"out": ref}, ()), None),
+    "over new memory": (slice(2, 4), lambda ref: Run("aten::zeros.out", [[3]], {"out": ref}, ()), None),
     "itself": (slice(1, 3), run("aten::as_strided", [2, 2], [1, 0]), None),
     "nonsense": (slice(1, 3), run("aten::as_strided", [2, 1], [1], 1), OperatorFailed),
     "less of it": (slice(1, 3), run("aten::resize_", [1], results=0), None),
@@ -164,13 +180,24 @@ BEHIND: dict[str, tuple[slice, Callable[[Ref], Run], type[SyftError] | None]] = 
 
 
 @pytest.mark.parametrize(("shown", "attempt", "refused"), BEHIND.values(), ids=BEHIND.keys())
-def test_what_is_behind_a_view_is_not_shown(
+def test_what_is_behind_a_view_is_not_reached(
     client: NodeWorker, rogue: Rogue, shown: slice, attempt: Callable[[Ref], Run], refused: type[SyftError] | None
 ) -> None:
-    part = sy.send(torch.arange(4.0), client)[shown]
+    whole = sy.send(torch.arange(4.0), client) + 0  # in memory that can grow
+    part = whole[shown]
     client.request(Retain(part.id_at_location, "mallory"))
     with nullcontext() if refused is None else pytest.raises(refused):
         rogue.ask(attempt(Ref(part.id_at_location)))
+    assert whole[3:].tolist() == [3] or shown.stop == 4
+
+
+def test_lists_nested_too_deep_are_refused_and_end_nothing(client: NodeWorker, rogue: Rogue) -> None:
+    x, nested = sy.send(torch.tensor(SECRET), client), 1
+    for _ in range(500):
+        nested = [nested]
+    with pytest.raises(MalformedMessage, match="nested too deep"):
+        rogue.ask(Run("aten::cat", [nested], {}, ()))
+    assert x.tolist() == SECRET
 
 
 #: What is the client's own to ask of a gate.

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
+from .. import outline
 from ..errors import NotPermitted
 from ..guard import Guard
 from ..messages import Answer, Get, Put, Release, Request, Retain, Retire, Run, Value
-from ..operators import BY_NAME
+from ..operators import BY_NAME, Operator
 from ..wire import Reference
 from ..worker import Worker, refs
 
@@ -32,9 +34,18 @@ def _as_strided(tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int]
 
 def _resized(tensor: torch.Tensor, size: Sequence[int]) -> bool:
     """As above, of ``tensor`` with another size; what is new at the end of its memory is zeros."""
-    fits = math.prod(size) <= tensor.numel()
+    return (_is_dense(tensor) and math.prod(size) <= tensor.numel()) or _is_last(tensor)
+
+
+def _is_last(tensor: torch.Tensor) -> bool:
+    """Tell whether nothing is behind a tensor's end, so that what it grows by is new."""
     end = tensor.storage_offset() + tensor.numel()
-    return _is_dense(tensor) and (fits or end * tensor.itemsize == tensor.untyped_storage().nbytes())
+    return _is_dense(tensor) and end * tensor.itemsize == tensor.untyped_storage().nbytes()
+
+
+def _is_here(value: Any) -> bool:
+    """Tell whether this is a tensor with memory; a pointer is for the worker that it points to."""
+    return type(value) is torch.Tensor and value.layout is torch.strided
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
@@ -57,6 +68,16 @@ _REACHING: dict[str, Callable[[Callable[[int], Any]], bool]] = {
     "aten::resize_": lambda argument: _resized(argument(0), argument(1)),
     "aten::resize_as_": lambda argument: _resized(argument(0), argument(1).shape),
 }
+
+
+@cache
+def _outs(operator: Operator) -> tuple[int, ...]:
+    """Return the indices of the arguments ``out=``, which torch gives another size where theirs does not fit."""
+    return tuple(i for i in operator.written if operator.schema.arguments[i].is_out)
+
+
+def _flat(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 class Delegate:
@@ -93,8 +114,9 @@ class Delegate:
         """Hold an operator to what shows no more than the objects themselves. Raises SyftError."""
         if not isinstance(message, Run):
             return
-        reaching, operator = _REACHING.get(message.operator), BY_NAME[message.operator]
-        if reaching is None and self.worker.guard is not None:
+        operator = BY_NAME[message.operator]
+        reaching, outs = _REACHING.get(operator.name), _outs(operator)
+        if reaching is None and not outs and self.worker.guard is not None:
             return
         args = self.worker.resolved(message.args)
         kwargs = {name: self.worker.resolved(value) for name, value in message.kwargs.items()}
@@ -103,11 +125,11 @@ class Delegate:
         def argument(index: int) -> Any:
             return operator.argument(index, args, kwargs)
 
-        tensor = argument(0)  # where it is a pointer, it is for the worker that it points to
-        is_here = type(tensor) is torch.Tensor and tensor.layout is torch.strided
-        if reaching is not None and is_here and not reaching(argument):
+        reaches = reaching is not None and _is_here(argument(0)) and not reaching(argument)
+        written = [tensor for index in outs for tensor in _flat(argument(index)) if _is_here(tensor)]
+        if reaches or (not all(map(_is_last, written)) and outline.resizes(operator, args, kwargs)):
             raise NotPermitted(
-                f"{self.name} was not pointed to all that {operator.name} would show", where=self.worker.id
+                f"{self.name} was not pointed to all that {operator.name} would reach", where=self.worker.id
             )
 
     def let_use(self, answer: Answer) -> None:
