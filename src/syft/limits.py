@@ -83,6 +83,7 @@ GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other si
 SESSIONS_OF_A_ROOM: Final = 8       # of its client and the client's delegates, at one time
 DELIVERIES: Final = 16                 # deliveries of other nodes that a gate takes at one time, beside sessions
 TASKS_OF_A_ROOM: Final = 2        # moves to other nodes, and requests to the owner, at one time
+TASKS_WAITING: Final = 256          # of these that have begun or wait for the others to end
 AUDIT_BURST: Final = 10_000         # entries of the audit log that a client can have written at once
 AUDIT_RATE: Final = 200             # of them a second in the long run; beyond that the client waits
 FAILURES_TOLD: Final = 100          # failed calls near private data that a client who may see no shapes is told of

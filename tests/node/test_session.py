@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import SimpleNamespace
 
 import pytest
 
 from syft import limits, wire
-from syft.errors import LimitExceeded
+from syft.errors import LimitExceeded, WorkerShut
+from syft.messages import Get
+from syft.node.counts import Counts
 from syft.node.records import Batch
+from syft.node.release import Decision
 from syft.node.session import Session
+from syft.node.tenancy import Tenancy
+
+from ..helpers import until
+from . import fakes
 
 pytestmark = pytest.mark.in_process
 
@@ -63,3 +71,52 @@ def test_a_caller_to_whom_the_gate_answers_itself_is_sent_away(session, monkeypa
     with pytest.raises(LimitExceeded, match="10 answers"):
         acknowledge(session, 0)
     assert acknowledge(session, 5)
+
+
+def test_what_the_gate_does_in_threads_of_its_own_waits_for_its_caller_as_a_room_does(session, monkeypatch):
+    monkeypatch.setattr(limits, "KEPT_BYTES", 10_000)
+    for _ in range(11):
+        session.answer(ANSWER)
+    with ThreadPoolExecutor(1) as task:
+        waiting = task.submit(session.wait_for_caller)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        acknowledge(session, 5)
+        waiting.result(10)
+
+
+def test_values_let_out_by_hand_are_not_piled_up(session, monkeypatch):
+    """A get of one is answered where the session is listened to, which cannot wait."""
+    monkeypatch.setattr(limits, "KEPT_BYTES", 10_000)
+    session._gate = SimpleNamespace(counts=Counts(), approved=lambda request, last: [bytes(6000)])
+    session.tenancy = SimpleNamespace(
+        client="me",
+        room=SimpleNamespace(worker="bob", send=lambda *_: None),
+        bring_in=lambda header: None,
+        permit=lambda release: Decision(True, "approved by hand", request="r1"),
+        refusal=lambda error, last: [error.code.encode()],
+    )
+    for number in range(1, 4):
+        session.accept(wire.encode(Batch(number, True, 0, [Get(7)])))
+    session.accept(wire.encode(Batch(4, True, 3, [Get(7)])))
+    said = [session._stream.get(timeout=10) for _ in range(4)]
+    assert [bytes(frames[0]).strip(b"\0").decode() for frames in said] == ["", "", "limit-exceeded", ""]
+
+
+def test_a_session_that_has_ended_takes_nothing(session):
+    session.finish(None)
+    with pytest.raises(WorkerShut):
+        acknowledge(session, 0)
+
+
+def test_what_waits_to_be_done_is_bounded(monkeypatch):
+    monkeypatch.setattr(limits, "TASKS_WAITING", 3)
+    tenancy = Tenancy("me", fakes.Engine(), fakes.state(), *[lambda *_: None] * 4)
+    goes_on = threading.Event()
+    begun = [tenancy.start(goes_on.wait, 20) for _ in range(3)]
+    with pytest.raises(LimitExceeded, match="3 moves and requests"):
+        tenancy.start(goes_on.wait)
+    goes_on.set()
+    wait(begun)
+    until(lambda: tenancy._places.acquire(blocking=False))
+    tenancy.close()

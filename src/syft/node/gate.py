@@ -290,21 +290,18 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def answer(self, session: Session, last: int, message: Any) -> None:
         """Answer one message that is not for the room."""
-        work: Future[Frames]
-        if isinstance(message, Give):
-            work = session.tenancy.start(self._deliveries.give, session.tenancy, message, last)
-        elif isinstance(message, Ask):
-            work = session.tenancy.start(self._request, session, last, message)
-        elif isinstance(message, (Inquire, Collect, Withdraw)):
-            work = session.tenancy.start(self._asked, session, last, message)
-        else:
-            work = Future()
-            try:
+        work: Future[Frames] = Future()
+        try:
+            if isinstance(message, (Give, Ask, Inquire, Collect, Withdraw)):
+                work = session.tenancy.start(self._answered_in_time, session, last, message)
+            else:
                 work.set_result(wire.encode(Answered(last, self._answered_at_once(session.tenancy, message))))
-            except SyftError as error:
-                work.set_exception(error)
+        except SyftError as error:
+            work.set_exception(error)
 
         def reply(done: Future[Frames]) -> None:
+            if done.cancelled():  # the room is gone, and with it whoever asked
+                return
             error = done.exception()
             if error is None:
                 session.answer(done.result())
@@ -315,6 +312,17 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
             session.answer(session.tenancy.refusal(error, last))
 
         work.add_done_callback(reply)
+
+    def _answered_in_time(
+        self, session: Session, last: int, message: Give | Ask | Inquire | Collect | Withdraw
+    ) -> Frames:
+        """Answer what takes time or memory, once its caller has had most answers before. Raises SyftError."""
+        session.wait_for_caller()
+        if isinstance(message, Give):
+            return self._deliveries.give(session.tenancy, message, last)
+        if isinstance(message, Ask):
+            return self._request(session, last, message)
+        return self._asked(session, last, message)
 
     def _answered_at_once(self, tenancy: Tenancy, message: Expect | Delegate | Introduce) -> Done | Delegated:
         """Raises LimitExceeded, Misuse."""

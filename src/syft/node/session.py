@@ -111,9 +111,14 @@ class Session:
             return self._ending
 
     def accept(self, frames: Frames) -> bool:
-        """Take a batch, unless it was taken before; tell whether more will come. Raises MalformedMessage."""
+        """Take a batch, unless it was taken before; tell whether more will come.
+
+        Raises MalformedMessage; LimitExceeded; SyftError: the session has ended.
+        """
         batch = wire.unpack(header(frames), RawBatch)
         with self._lock:
+            if self._ending is not None:
+                raise self._ending
             self._forget(batch.received)
             if len(self._answers) > limits.KEPT_ANSWERS:  # of the gate's own, which do not wait
                 raise LimitExceeded(
@@ -189,6 +194,12 @@ class Session:
             if not decision.request:
                 tenancy.room.send(frames, last, receive)
                 return
+            if self._kept > limits.KEPT_BYTES:
+                raise LimitExceeded(
+                    "what you have been answered has yet to arrive",
+                    where=tenancy.room.worker,
+                    mend="Get one value after another.",
+                )
             answer = self._gate.approved(decision.request, last)
             if message.take_as is not None:
                 instead.append(_retire(message.id, message.take_as))
@@ -216,9 +227,13 @@ class Session:
 
     def _answer_in_time(self, frames: Frames) -> None:
         """As :meth:`answer`; the room waits for a caller who reads, or says so, slower than it answers."""
+        self.wait_for_caller()
+        self.answer(frames)
+
+    def wait_for_caller(self) -> None:
+        """Wait until the caller has had most answers, or the session has ended; never where it is listened to."""
         with self._lock:
             self._read.wait_for(lambda: self._is_in_time() or self._ending is not None)
-        self.answer(frames)
 
     def _is_in_time(self) -> bool:
         few = len(self._answers) < limits.KEPT_ANSWERS

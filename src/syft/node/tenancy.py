@@ -83,6 +83,7 @@ class Tenancy:
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._tasks = ThreadPoolExecutor(limits.TASKS_OF_A_ROOM, f"task of {client}")
+        self._places = threading.BoundedSemaphore(limits.TASKS_WAITING)
         # By which policies a release was permitted, while it is awaited.
         self._noted: dict[Release, tuple[str, ...]] = {}
         # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
@@ -102,8 +103,19 @@ class Tenancy:
         return Tenant(self.name, self.client, self.room.pid, self.room.place, self.since, entered)
 
     def start(self, work: Callable[..., Frames], *arguments: Any) -> Future[Frames]:
-        """Have something done that takes its time, beside what else the client asks."""
-        return self._tasks.submit(work, *arguments)
+        """Have something done that takes its time, beside what else the client asks.
+
+        Raises LimitExceeded: too much waits to be done.
+        """
+        if not self._places.acquire(blocking=False):
+            raise LimitExceeded(
+                f"{limits.TASKS_WAITING} moves and requests of yours wait to be done already",
+                where=self._state.owner,
+                mend="Wait for some of them.",
+            )
+        done = self._tasks.submit(work, *arguments)
+        done.add_done_callback(lambda _: self._places.release())
+        return done
 
     def close(self) -> None:
         """End the room, and hang up its calls."""
