@@ -18,7 +18,7 @@ import torch
 import syft as sy
 from bench.processes import children
 from syft import limits
-from syft.errors import BadCertificate, LimitExceeded, Misuse, WorkerShut
+from syft.errors import BadCertificate, GetNotPermitted, LimitExceeded, Misuse, WorkerShut
 from syft.messages import Delegate, Introduce
 from syft.node.audit import AuditLog, Entry
 from syft.node.certs import Bundle, tls_name
@@ -26,6 +26,7 @@ from syft.node.config import Limits
 from syft.node.gate import Gate
 from syft.node.link import SESSION
 from syft.node.records import Opening
+from syft.node.release import Policy
 
 from ..helpers import until
 from . import fakes
@@ -166,6 +167,15 @@ def test_a_room_that_opens_when_its_node_has_stopped_is_closed(threads):
     with pytest.raises(WorkerShut):
         late.result(20).attach(0)
     assert gate.present() == (0, [])
+
+
+def test_what_several_owners_would_have_to_allow_is_not_asked_of_one():
+    gate = gate_of(fakes.Engine(lives=True), clients=1)
+    tenancy = gate._session("carol", Opening("one", 0, False)).tenancy
+    tenancy.entered = frozenset({Policy("bob", "heart", use=("carol",)), Policy("alice", "lung", use=("carol",))})
+    with pytest.raises(GetNotPermitted, match="a yes of each of alice, bob"):
+        tenancy.check_askable()
+    gate.close()
 
 
 @pytest.mark.parametrize("ends", ["node", "room"])

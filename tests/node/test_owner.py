@@ -277,6 +277,16 @@ def test_what_has_moved_is_held_to_the_policy_there(owner, authority, ward, lab)
         sy.send(torch.ones(1), lab).get()
 
 
+def test_only_the_owner_of_the_data_is_asked_for_it(owner, ward, lab):
+    there = data(ward, "movable").sum(dim=0).move(lab)
+    for ask in (there.get, lambda: there.request(reason="the paper")):
+        with pytest.raises(GetNotPermitted, match=r"Ask ward to let you, at home: ptr\.move\(ward\)\.request"):
+            ask()
+    asked = there.move(ward).request(reason="the paper")
+    assert command("approve", asked.id, "--config", owner.config).returncode == 0
+    assert asked.get().tolist() == VALUES.sum(0).tolist()
+
+
 def test_to_a_worker_of_the_callers_own_process_it_is_a_get(ward):
     with pytest.raises(GetNotPermitted):
         data(ward, "heart").sum().move(sy.VirtualWorker(id="mine"))

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syft.node.release import Approval, Decision, Movement, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
+from syft.node.release import (
+    Approval,
+    Decision,
+    Movement,
+    Policy,
+    Release,
+    ShapeToCaller,
+    ToCaller,
+    ToWorker,
+    judge,
+    owners_to_ask,
+)
 
 pytestmark = pytest.mark.in_process
 
@@ -216,3 +227,9 @@ def test_a_policy_is_the_same_after_a_journey(policy: Policy) -> None:
 def test_a_policy_with_anything_else_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"owner": "bob", "data": "heart", **change}, Policy)
+
+
+def test_who_has_to_be_asked() -> None:
+    entered = [Policy("bob", "a", use=("me",)), Policy("carol", "b", use=("me",), get=("me",)), Policy("dave", "c")]
+    assert owners_to_ask("me", entered) == {"bob", "dave"}
+    assert owners_to_ask("me", []) == set()

@@ -344,6 +344,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         tenancy = session.tenancy
         if not tenancy.entered or session.caller != tenancy.client:
             raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
+        tenancy.check_askable()
         taken = tenancy.room.ask(Get(message.id))
         if raw_value(taken) is None:
             return tenancy.let_out(b"get", ToCaller(message.id), taken, last)

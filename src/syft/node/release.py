@@ -133,6 +133,11 @@ def judge(
     return Decision(False, f"{policy.name}: {refusal}", names)
 
 
+def owners_to_ask(user: str, entered: Collection[Policy]) -> set[str]:
+    """Return the owners who all have to say yes by hand before ``user`` gets a value of such a room."""
+    return {policy.owner for policy in entered if _refusal(policy, ToCaller(0), user)}
+
+
 def _approved(approvals: Iterable[Approval], release: Release, user: str, room: str) -> dict[str, set[str]]:
     """Return the requests that are for this release, the latest first, and the owners who approved each."""
     owners: dict[str, set[str]] = {}

@@ -36,7 +36,7 @@ from .audit import Entry
 from .data import Offer
 from .engines import Engine, Order
 from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
-from .release import Approval, Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge
+from .release import Approval, Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge, owners_to_ask
 from .requests import Standing
 from .rooms import Room, failed
 from .routes import Routes
@@ -190,6 +190,12 @@ class Tenancy:
             self._noted[release] = decision.policies
         return decision
 
+    def check_askable(self) -> None:
+        """Refuse a request to which the owner of this node cannot say yes. Raises GetNotPermitted."""
+        where = self._state.owner
+        if owners_to_ask(self.client, self.entered) - {where}:
+            raise GetNotPermitted(f"{where} cannot let you get what others own", where=where, mend=self._whom_to_ask())
+
     def permit_collection(self, standing: Standing) -> None:
         """Judge whether the client gets the value kept with a request of its own, and write it down.
 
@@ -315,14 +321,23 @@ class Tenancy:
         where, reason = self._state.owner, decision.reason
         match release:
             case ToCaller(object=object):
-                mend = "Ask the owner to let you: ptr.request(reason=...)."
-                return GetNotPermitted(f"object {object} may not leave: {reason}", where=where, mend=mend)
+                return GetNotPermitted(
+                    f"object {object} may not leave: {reason}", where=where, mend=self._whom_to_ask()
+                )
             case ToWorker(object=object, to=to):
                 mend = "Ask the owner of the data to allow it in the node's config."
                 return SendNotPermitted(f"object {object} may not go to {to}: {reason}", where=where, mend=mend)
             case ShapeToCaller():
                 mend = "Use a form with a fixed shape, such as torch.where or multiplication by a mask."
                 return NotPermitted(f"this shape may not be seen: {reason}", where=where, mend=mend)
+
+    def _whom_to_ask(self) -> str:
+        match sorted(owners_to_ask(self.client, self.entered)):
+            case [owner] if owner != self._state.owner:
+                return f"Ask {owner} to let you, at home: ptr.move({owner}).request(reason=...)."
+            case [_, _, *_] as owners:
+                return f"It would take a yes of each of {', '.join(owners)}: compute with their data in rooms apart."
+        return "Ask the owner to let you: ptr.request(reason=...)."
 
 
 def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
