@@ -60,6 +60,7 @@ REQUEST_DAYS: Final = 30            # how long a request is kept
 REQUEST_SECONDS: Final = 1.0        # between two looks at a request by who waits for the answer
 MAX_SHOWN: Final = 1000             # elements of a value that its owner is shown one by one
 
+NESTED_BATCHES: Final = 32         # batches that a room has begun at one time, each waiting for a worker elsewhere
 PACKET_BYTES: Final = 1 << 20       # of one gRPC message
 READ_AHEAD_BYTES: Final = 1 << 16   # that are read from a socket of a room at one time, if they are there
 FILES_OF_A_RECORD: Final = 8        # frames longer than that which a gate gives to a room as files of memory

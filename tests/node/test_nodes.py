@@ -109,8 +109,9 @@ def test_chains_of_three_nodes(nodes, authority, bob, alice):
         lambda x, alice, charlie: x.send(alice).move(charlie),
         lambda x, alice, charlie: x.send(alice).remote_send(charlie).remote_get().move(charlie),
         lambda x, alice, charlie: x.remote_send(alice).move(charlie),
+        lambda x, alice, charlie: x.remote_send(x.location).remote_send(charlie).remote_get().move(charlie),
     ],
-    ids=["a pointer", "lent and brought back", "lent"],
+    ids=["a pointer", "lent and brought back", "lent", "to itself"],
 )
 @pytest.mark.parametrize("begin", ["bob", "here"])
 def test_who_is_given_a_pointer_reaches_what_it_points_to(nodes, authority, bob, alice, go, begin):
@@ -119,6 +120,21 @@ def test_who_is_given_a_pointer_reaches_what_it_points_to(nodes, authority, bob,
     p = go(sy.send(torch.arange(3.0), at), alice, charlie)
     assert p.location is charlie
     assert (p + 1).get().get().tolist() == [1, 2, 3]
+
+
+def test_chains_cross_in_both_directions(bob, alice):
+    one = sy.send(torch.zeros(2), bob).send(alice)
+    other = sy.send(torch.zeros(2), alice).send(bob)
+    for _ in range(1000):
+        one, other = one + 1, other + 2
+    assert one.get().get().tolist() == [1000, 1000]
+    assert other.get().get().tolist() == [2000, 2000]
+
+
+def test_a_chain_that_comes_back_to_where_it_began(bob, alice):
+    x = sy.send(torch.tensor([3.0, 0.0, 5.0]), bob).send(alice).send(bob).send(alice)
+    assert (x + 1).nonzero().get().get().get().get().tolist() == [[0], [1], [2]]
+    assert x[x > 0].sum().get().get().get().item() == 8
 
 
 def test_what_a_chain_did_is_done_when_its_inner_pointer_comes_home(bob, alice):

@@ -70,6 +70,7 @@ class Channel:
         asked_at: gives the place of the call that is being made, to be told if it fails later.
         called: takes calls, by worker, that come where an answer might.
         wait: waits for an answer.
+        is_timed: what gathers is sent after a moment; otherwise :meth:`flush` is to be called.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Channel:
         asked_at: Callable[[], Place] = calling_line,
         called: Callable[[str, list[Frame]], None] | None = None,
         wait: Callable[[Future[Answer]], Answer] = Future.result,
+        is_timed: bool = True,
     ) -> None:
         self._where, self._carrier, self._most = where, carrier, most
         self._asked_at, self._called, self._wait = asked_at, called, wait
@@ -98,7 +100,8 @@ class Channel:
         self._awake: SimpleQueue[None] = SimpleQueue()  # unlike an event's, its lock can be had in a finalizer
         self._is_awake = False
         self._lost: SyftError | None = None
-        threading.Thread(target=self._flush_in_time, name=f"batches for {where}", daemon=True).start()
+        if is_timed:
+            threading.Thread(target=self._flush_in_time, name=f"batches for {where}", daemon=True).start()
 
     # ---- as a transport ----
 
@@ -225,6 +228,12 @@ class Channel:
             self._asked[self._sent] = future
         self._carrier.send(self._sent, frames)
 
+    def flush(self) -> None:
+        """Send what has gathered."""
+        with self._lock:
+            if self._lost is None:
+                self._flush()
+
     def _wake(self) -> None:
         """Have what gathers sent soon."""
         if not self._is_awake:
@@ -243,9 +252,7 @@ class Channel:
                 if gathered == before:
                     break
                 before = gathered
-            with self._lock:
-                if self._lost is None:
-                    self._flush()
+            self.flush()
 
     # ---- receiving ----
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -86,18 +87,24 @@ class RawBatch(msgspec.Struct, array_like=True):
 
 
 class Answered(msgspec.Struct, array_like=True):
-    """The answer to the ``seq``-th message of the session."""
+    """The answer to the ``seq``-th message of the session.
+
+    ``policies`` come with what a delegate takes to its own room; a room says which ``delegate`` it answers.
+    """
 
     seq: Id
     answer: Answer
+    policies: Policies = ()
+    delegate: Name = ""
 
 
 class RawAnswered(msgspec.Struct, array_like=True):
-    """An Answered as the gate reads it; ``policies`` come with what a delegate takes to its own room."""
+    """An Answered as the gate reads it."""
 
     seq: Id
     answer: msgspec.Raw
     policies: Policies = ()
+    delegate: Name = ""
 
 
 class Delivery(msgspec.Struct, array_like=True):
@@ -240,6 +247,15 @@ class SocketSource:
         self._buffer = memoryview(bytearray(ahead))
         self._rest = self._buffer[:0]
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to wait for bytes where it :attr:`is_ahead` of none."""
+        return self._connection.fileno()
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether bytes have been taken from the socket that nobody has read yet."""
+        return bool(self._rest) or (isinstance(self._connection, ssl.SSLSocket) and self._connection.pending() > 0)
+
     def read(self, count: int) -> bytearray | mmap.mmap:
         read, at = memory(count), 0
         while at < count:
@@ -335,13 +351,13 @@ def size_of(frames: Frames) -> int:
 
 def numbered(frames: Frames, last: int) -> Frames:
     """Give an encoded answer another number."""
-    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
+    answer = wire.unpack(header(frames), RawAnswered).answer
     return [msgspec.msgpack.encode((last, answer)), *frames[1:]]
 
 
 def tag_of(frames: Frames) -> bytes:
     """Return the tag of an encoded answer."""
-    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
+    answer = wire.unpack(header(frames), RawAnswered).answer
     return peek_tag(answer)
 
 

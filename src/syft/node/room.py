@@ -1,16 +1,18 @@
 """A room: the process in which one client's objects are, and its operators run.
 
-It has nothing but that: no keys, no network, no other client's bytes. It reads batches from the
-gate's socket, one after another, and answers what is asked.
+It has nothing but that: no keys, no network, no other client's bytes, and one thread. It reads batches
+from the gate's socket and answers what is asked.
 """
 
 from __future__ import annotations
 
+import select
 import socket
-import threading
+from concurrent.futures import Future
 from contextlib import suppress
 
 import torch
+from msgspec.structs import replace
 
 from .. import limits, wire
 from ..errors import IdInUse, LimitExceeded, SyftError
@@ -35,23 +37,103 @@ def live(
 
     At most ``objects`` objects, which take ``quota`` bytes together.
     """
-    room = Worker(worker, get_worker)
-    room.guard = Guard(room.store, quota)
-    delegates: dict[str, Delegate] = {}
-    become_local_worker(BaseWorker(worker, InProcess(room)), _Peers(calls).open)
-    source = SocketSource(batches, files=True)
-    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
+    with (
+        torch._C._AutoDispatchBelowAutograd(),
+        torch._C._ExcludeDispatchKeyGuard(_VIEWS),
+        suppress(EOFError),
+    ):
+        _Room(worker, objects, batches, calls, quota).serve()
+
+
+class _Room:
+    """Does what it is asked, in the order in which each caller asks, on one thread.
+
+    While it waits for a worker elsewhere it goes on with what its other callers ask: that worker, or one
+    that it waits for, may be among them.
+    """
+
+    def __init__(self, worker: str, objects: int, batches: socket.socket, calls: socket.socket, quota: int) -> None:
+        self._worker = Worker(worker, get_worker)
+        self._guard = self._worker.guard = Guard(self._worker.store, quota)
+        self._objects, self._gate, self._calls = objects, batches, calls
+        self._batches, self._answers = SocketSource(batches, files=True), SocketSource(calls, files=True)
+        self._delegates: dict[str, Delegate] = {}
+        self._channels: dict[str, Channel] = {}
+        self._waiting: list[Batch] = []
+        self._begun: list[Batch] = []  # each but the last waits for a worker elsewhere
+        become_local_worker(BaseWorker(worker, InProcess(self._worker)), self._open)
+
+    def serve(self) -> None:
+        """Answer until the gate hangs up. Raises EOFError: it has."""
         while True:
-            try:
-                frames = source.read_record_with_files()
-            except EOFError:
-                return
-            batch = wire.decode(frames, Batch)
-            if batch.delegate and batch.delegate not in delegates:
-                delegates[batch.delegate] = Delegate(room, batch.delegate, room.guard)
-            answered = answer_batch(room, batch, objects, delegates.get(batch.delegate))
+            self._receive()
+            self._go_on()
+
+    def _open(self, name: str) -> BaseWorker:
+        """Return the worker ``name`` elsewhere, whom the gate will find or refuse when it is called."""
+        carrier = _Caller(name, self._calls)
+        channel = Channel(name, carrier, asked_at=lambda: _now.message, wait=self._wait, is_timed=False)
+        self._channels[name] = channel
+        return BaseWorker(name, channel)
+
+    def _receive(self) -> None:
+        """Take the next answer of a worker elsewhere, or else the next batch. Raises EOFError."""
+        sources = [self._answers, self._batches]
+        ready = [source for source in sources if source.is_ahead] or select.select(sources, [], [])[0]
+        if self._answers not in ready:
+            self._waiting.append(wire.decode(self._batches.read_record_with_files(), Batch))
+            return
+        name, *frames = self._answers.read_record_with_files()
+        channel = self._channels[bytes(name).decode()]
+        try:
+            channel.arrived(frames)
+        except SyftError as error:  # that worker does not keep to the protocol
+            channel.lose(error)
+
+    def _wait(self, answer: Future[Answer]) -> Answer:
+        """Wait for an answer of a worker elsewhere."""
+        message = _now.message
+        self._flush()
+        while not answer.done():
+            self._receive()
+            self._go_on()
+        _now.message = message
+        return answer.result()
+
+    def _go_on(self) -> None:
+        """Handle what has come, as far as it may begin."""
+        while (index := self._first_to_begin()) is not None:
+            batch = self._waiting.pop(index)
+            self._begun.append(batch)
+            answered = answer_batch(self._worker, batch, self._objects, self._delegate(batch.delegate))
+            self._begun.pop()
             if answered is not None:
-                send_record(batches, _encoded(answered))
+                send_record(self._gate, _encoded(answered))
+            self._flush()
+
+    def _first_to_begin(self) -> int | None:
+        """Return which of the waiting batches comes next; None if all have to wait for one that has begun.
+
+        A caller's batches come one after another. But a delegate that waits for the answer to one, and yet sends
+        another, does so for somebody else; it is a room as well, and has one thread.
+        """
+        behind = {batch.delegate for batch in self._begun if not (batch.delegate and batch.asks)}
+        if len(self._begun) >= limits.NESTED_BATCHES:
+            return None
+        for index, batch in enumerate(self._waiting):
+            if batch.delegate not in behind:
+                return index
+        return None
+
+    def _delegate(self, name: str) -> Delegate | None:
+        if name and name not in self._delegates:
+            self._delegates[name] = Delegate(self._worker, name, self._guard)
+        return self._delegates.get(name)
+
+    def _flush(self) -> None:
+        """Send what has gathered for workers elsewhere."""
+        for channel in list(self._channels.values()):
+            channel.flush()
 
 
 def _encoded(answered: Answered) -> list[wire.Frame]:
@@ -59,7 +141,7 @@ def _encoded(answered: Answered) -> list[wire.Frame]:
     try:
         return wire.encode(answered)
     except SyftError as error:
-        return wire.encode(Answered(answered.seq, failure_of(error)))
+        return wire.encode(replace(answered, answer=failure_of(error)))
 
 
 class _Now:
@@ -71,42 +153,14 @@ class _Now:
 _now = _Now()
 
 
-class _Peers:
-    """Workers elsewhere, each over a channel that the gate carries on."""
-
-    def __init__(self, calls: socket.socket) -> None:
-        self._calls = calls
-        self._lock = threading.Lock()
-        self._channels: dict[str, Channel] = {}
-        threading.Thread(target=self._listen, name="answers to calls", daemon=True).start()
-
-    def open(self, name: str) -> BaseWorker:
-        """Return the worker ``name``, whom the gate will find or refuse when it is called."""
-        carrier = _Caller(name, self._calls, self._lock)
-        channel = self._channels[name] = Channel(name, carrier, asked_at=lambda: _now.message)
-        return BaseWorker(name, channel)
-
-    def _listen(self) -> None:
-        source = SocketSource(self._calls, files=True)
-        with suppress(EOFError, OSError):
-            while True:
-                name, *frames = source.read_record_with_files()
-                channel = self._channels[bytes(name).decode()]
-                try:
-                    channel.arrived(frames)
-                except SyftError as error:  # that worker does not keep to the protocol
-                    channel.lose(error)
-
-
 class _Caller:
     """Carries batches for one worker to the gate."""
 
-    def __init__(self, name: str, calls: socket.socket, lock: threading.Lock) -> None:
-        self._name, self._calls, self._lock = name, calls, lock
+    def __init__(self, name: str, calls: socket.socket) -> None:
+        self._name, self._calls = name, calls
 
     def send(self, last: int, frames: Frames) -> None:
-        with self._lock:
-            send_record(self._calls, [self._name.encode(), *frames])
+        send_record(self._calls, [self._name.encode(), *frames])
 
     def acknowledge(self, last: int) -> None:
         """The socket to the gate does not drop."""
@@ -154,7 +208,7 @@ def answer_batch(
             delegate.note(message)
     if answer is None or not batch.asks:
         return None
-    return Answered(batch.first + len(batch.messages) - 1, encodable(answer))
+    return Answered(batch.first + len(batch.messages) - 1, encodable(answer), delegate=batch.delegate)
 
 
 def _makes_more(message: Request) -> bool:

@@ -68,7 +68,7 @@ class Room:
         self._lock = threading.Lock()
         self._sending, self._answering = threading.Lock(), threading.Lock()  # of its batches, of its calls
         self._arriving: list[ArrivingFrame] = []
-        self._awaited: deque[tuple[int, Receive]] = deque()
+        self._awaited: dict[tuple[str, int], deque[Receive]] = {}  # by who asked, and the number of the message
         self._closed = False
         self._cpu_seconds = 0.0
         self._process = engine.open_room(order)
@@ -77,16 +77,16 @@ class Room:
         self._caller.start()  # first, as the other waits for it when the room has ended, be that at once
         threading.Thread(target=self._listen, name=f"room at {self.worker}", daemon=True).start()
 
-    def send(self, frames: Frames, last: int, receive: Receive | None) -> None:
+    def send(self, frames: Frames, last: int, receive: Receive | None, delegate: str = "") -> None:
         """Pass on a batch, whose last message is numbered ``last``; ``receive`` gets the answer if one is asked for.
 
-        Waits while the room has enough to do.
+        ``delegate``: whose batch it is, if not the client's. Waits while the room has enough to do.
         """
         with self._sending:
             with self._lock:
                 ending = self.ending
                 if ending is None and receive is not None:
-                    self._awaited.append((last, receive))
+                    self._awaited.setdefault((delegate, last), deque()).append(receive)
             if ending is None:
                 with suppress(OSError):  # then _listen ends as well, and answers
                     send_record(self._process.batches, frames)
@@ -161,9 +161,12 @@ class Room:
         head = source.read(first)
         answered = wire.unpack(head, RawAnswered)
         with self._lock:
-            if not self._awaited or self._awaited[0][0] != answered.seq:
+            key = answered.delegate, answered.seq
+            if key not in self._awaited:
                 raise MalformedMessage("the room answers what was not asked", where=self.worker)
-            _, receive = self._awaited.popleft()
+            receive = self._awaited[key].popleft()
+            if not self._awaited[key]:
+                del self._awaited[key]
         if sum(lengths) <= limits.PACKET_BYTES:
             receive([head, *map(source.read, lengths)])
             return
@@ -196,9 +199,10 @@ class Room:
         death = self._process.death()
         with self._lock:
             self.death, self._cpu_seconds = death, max(death.cpu_seconds, self._cpu_seconds)
-            awaited, self._awaited = self._awaited, deque()
-        for last, receive in awaited:
-            receive(failed(last, cast(WorkerShut, self.ending)))
+            awaited, self._awaited = self._awaited, {}
+        for (_, last), receivers in awaited.items():
+            for receive in receivers:
+                receive(failed(last, cast(WorkerShut, self.ending)))
         self._process.hang_up()
         self._caller.join()
         with self._sending, self._answering:
@@ -214,7 +218,7 @@ def failed(last: int, error: SyftError) -> Frames:
 
 def raw_value(frames: Frames) -> msgspec.Raw | None:
     """Pick the still encoded value out of an encoded Value; None if the answer is another. Raises MalformedMessage."""
-    _, answer = wire.unpack(header(frames), tuple[int, msgspec.Raw])
+    answer = wire.unpack(header(frames), RawAnswered).answer
     if peek_tag(answer) != b"value":
         return None
     return wire.unpack(answer, tuple[str, msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw])[1]

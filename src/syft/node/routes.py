@@ -7,7 +7,6 @@ entered the room before it goes on, and its answer brings the policies of what i
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -211,7 +210,7 @@ class _Route:
     def __init__(self, tenancy: Tenancy, worker: str) -> None:
         self._tenancy, self._worker = tenancy, worker
         self._lock = threading.Lock()
-        self._asked: deque[int] = deque()
+        self._asked: set[int] = set()
         self._error: SyftError | None = None
         self.carrier: Carrier | None = None
 
@@ -225,7 +224,7 @@ class _Route:
         with self._lock:
             error = self._error
             if error is None and batch.asks:
-                self._asked.append(last)
+                self._asked.add(last)
         if error is None and self.carrier is not None:
             self.carrier.send(last, [msgspec.msgpack.encode(batch), *frames[1:]])
         elif error is not None and batch.asks:
@@ -235,8 +234,9 @@ class _Route:
         """Pass on an answer, with whose data it brings. Raises MalformedMessage."""
         answered = wire.unpack(header(frames), RawAnswered)
         with self._lock:
-            if not self._asked or self._asked.popleft() != answered.seq:
+            if answered.seq not in self._asked:
                 raise MalformedMessage("an answer to what was not asked", where=self._worker)
+            self._asked.remove(answered.seq)
         self._tenancy.enter(answered.policies)
         if self.carrier is not None:
             self.carrier.acknowledge(answered.seq)
@@ -246,7 +246,7 @@ class _Route:
         """The way is lost, for good."""
         with self._lock:
             self._error = self._error or error
-            asked, self._asked = self._asked, deque()
+            asked, self._asked = sorted(self._asked), set()
         for last in asked:
             self._answer(self._tenancy.refusal(error, last))
 

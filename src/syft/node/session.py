@@ -176,7 +176,7 @@ class Session:
             def receive(answer: Frames) -> None:
                 self._answer_in_time(tenancy.let_out(asked, ShapeToCaller(), answer, last, query))
 
-            tenancy.room.send(frames, last, receive)
+            tenancy.room.send(frames, last, receive, batch.delegate)
 
     def _get(self, batch: RawBatch, frames: Frames, last: int) -> None:
         """As ``_to_room``, for a batch that ends in a Get: what is refused has not been taken."""
@@ -192,7 +192,7 @@ class Session:
         try:
             decision = tenancy.permit(release)
             if not decision.request:
-                tenancy.room.send(frames, last, receive)
+                tenancy.room.send(frames, last, receive, batch.delegate)
                 return
             if self._kept > limits.KEPT_BYTES:
                 raise LimitExceeded(

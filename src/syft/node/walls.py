@@ -128,8 +128,9 @@ _N = _Numbers
 # fmt: off
 #: Calls that are refused, with EPERM.
 _DENIED: Final = {
-    # other programs, other processes (those without threads of their own: see clone)
+    # other programs, processes, threads
     "execve": _N(59, 221), "execveat": _N(322, 281), "fork": _N(57, None), "vfork": _N(58, None),
+    "clone": _N(56, 220),
     # sockets; those that a room has are connected
     "socket": _N(41, 198), "socketpair": _N(53, 199), "connect": _N(42, 203), "bind": _N(49, 200),
     "listen": _N(50, 201), "accept": _N(43, 202), "accept4": _N(288, 242),
@@ -189,13 +190,12 @@ _DENIED: Final = {
 #: Calls whose flags stand in memory, where no filter sees them: with ENOSYS, libc takes the older ones.
 _MISSING: Final = {"clone3": _N(435, 435), "openat2": _N(437, 437)}
 
-_CLONE_THREAD, _PR_SET_NAME = 0x10000, 15
+_PR_SET_NAME = 15
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_TMPFILE & ~os.O_DIRECTORY
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY = 8, 10, 15, 1024, 1026
 _ANY = 0xFFFFFFFF
 #: Calls that are refused, with EPERM, if one of the conditions holds.
 _DENIED_IF: Final = {
-    "clone": (_N(56, 220), (_If(0, _CLONE_THREAD, 0),)),  # another process, not a thread
     "open": (_N(2, None), (_If(1, _WRITING, 0, other=True),)),
     "openat": (_N(257, 56), (_If(2, _WRITING, 0, other=True),)),
     "prctl": (_N(157, 167), (_If(0, _ANY, _PR_SET_NAME, other=True),)),  # above all: dumpable, death signal
