@@ -76,10 +76,11 @@ class Request:
 
     def __repr__(self) -> str:
         note = f": {printable(self._note)!r}" if self._note else ""
-        return f"<Request {self.id} to {self._node.id}, {self.reason!r}: {self._state} when last looked at{note}>"
+        what = f"{printable(self.id)} to {self._node.id}, {self.reason!r}"
+        return f"<Request {what}: {self._state} when last looked at{note}>"
 
     def _repr_html_(self) -> str:
         rows = {"request": self.id, "to": self._node.id, "asked": f"{self.time:%Y-%m-%d %H:%M:%S} UTC"}
-        rows |= {"reason": self.reason, "state": self.state, "note": self.note}
+        rows |= {"reason": self.reason, "when last looked at": self._state, "note": self._note}
         cells = (f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items() if text)
         return f"<table>{''.join(cells)}</table>"

@@ -13,8 +13,9 @@ import torch
 
 import syft as sy
 from syft import limits, wire
+from syft.asking import Request
 from syft.errors import LimitExceeded, NotPermitted, SyftError
-from syft.messages import Get, Value
+from syft.messages import Get, State, Value
 from syft.node.client import NodeWorker
 from syft.node.link import Link
 from syft.node.records import Welcome, pack
@@ -67,6 +68,17 @@ def test_a_pointer_to_a_worker_that_is_nowhere(bob: NodeWorker, monkeypatch: pyt
     with pytest.raises(NotPermitted, match=r"'\?\[2Jnobody'"):
         x.get()
     monkeypatch.undo()
+
+
+def test_a_request_shows_what_a_node_says_of_it_and_asks_nothing() -> None:
+    class Gone:
+        id = "bob"
+
+    said = ("\x1b[2J<id>", "2026-01-01T00:00:00+00:00", "\x1b[2J<why>", State.OPEN, "\x1b[2J<note>")
+    request = Request(Gone(), said)
+    assert "\x1b" not in repr(request) and "<id>" in repr(request)
+    shown = request._repr_html_()
+    assert all(f"&lt;{word}&gt;" in shown for word in ("id", "why", "note")) and "open" in shown
 
 
 class Rogue:

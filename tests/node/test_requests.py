@@ -136,6 +136,17 @@ def test_requests_end_with_their_time(node: Requests, owner: Requests, tmp_path:
     assert list(tmp_path.glob("*.value")) == []
 
 
+def test_a_request_that_ends_while_another_thread_ends_it_is_no_error(
+    node: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(node)
+    before = node.all()
+    monkeypatch.setattr(limits, "REQUEST_DAYS", 0)
+    assert node.of("dave") == []
+    monkeypatch.setattr(node, "all", lambda: before)
+    assert node.of("dave") == []
+
+
 def test_all_is_there_after_a_restart(node: Requests, owner: Requests, tmp_path: Path) -> None:
     first, second = ask(node, value=b"1"), ask(node, value=b"2")
     owner.approve(first.id)

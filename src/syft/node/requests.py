@@ -218,7 +218,9 @@ class Requests:
         """End requests that are too old. Raises AuditFailed."""
         for standing in self.all():
             if standing.is_kept and _is_old(standing.request):
-                self._answer(standing.request.id, State.WITHDRAWN, f"kept for {limits.REQUEST_DAYS} days")
+                with self._writing:
+                    if self.find(standing.request.id).is_kept:  # still: others end it at the same moment
+                        self._answer(standing.request.id, State.WITHDRAWN, f"kept for {limits.REQUEST_DAYS} days")
 
     def sweep(self) -> None:
         """End requests that are too old or whose value is gone, and delete values of no request that is kept.
