@@ -156,6 +156,15 @@ def test_what_a_node_makes_is_counted_from_call_to_call(carol, monkeypatch):
     assert isinstance(ask(callbacks, Release((7,)), zeros[1]), Ran)
 
 
+def test_what_a_node_brings_is_counted_too(carol, monkeypatch):
+    monkeypatch.setattr(limits, "ROOM_BYTES", 4000)
+    p = sy.send(torch.zeros(100), carol)
+    callbacks = Callbacks("bob")
+    sy.get_worker("carol")._worker.store.grant("bob", p.id_at_location)
+    assert isinstance(ask(callbacks, Put(7, torch.zeros(700))), Placed)
+    assert ask(callbacks, Put(8, torch.zeros(700))).code == "limit-exceeded"
+
+
 def test_refused_operators_leave_alone_what_they_name(carol):
     callbacks = Callbacks("bob")
     mine, theirs = (sy.send(torch.ones(2), carol) for _ in range(2))

@@ -111,7 +111,9 @@ class Delegate:
         )
 
     def check(self, message: Request) -> None:
-        """Hold an operator to what shows no more than the objects themselves. Raises SyftError."""
+        """Hold an operator to what the objects themselves show, and count what is brought. Raises SyftError."""
+        if isinstance(message, Put) and isinstance(message.value, torch.Tensor) and self.worker.guard is None:
+            self._guard.hold(message.value.nbytes)
         if not isinstance(message, Run):
             return
         operator = BY_NAME[message.operator]
