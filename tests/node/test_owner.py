@@ -46,6 +46,7 @@ CONFIG = f"""
 {data_set("free", use=["*"], get=["me"])}
 {data_set("shaped", use=["me"], shapes=["me"])}
 {data_set("movable", use=["me"], move='{ lab = "open" }')}
+{data_set("open", use=["me"], get=["me"], move='{ lab = "open" }')}
 {data_set("hidden", use=["dave"], get=["dave"])}
 [[peers]]
 name = "lab"
@@ -96,7 +97,7 @@ def command(*args):
 
 def test_search_finds_what_one_may_use_and_brings_nothing_in(ward):
     found = {tag for x in ward.search() for tag in x.tags}
-    assert found == {"#heart", "#cardiology", "#free", "#shaped", "#movable", "#x"}
+    assert found == {"#heart", "#cardiology", "#free", "#shaped", "#movable", "#open", "#x"}
     x = data(ward, "cardiology")
     assert x.shape == (3, 2) and x.dtype == torch.float32 and x.description == "blood pressure"
     assert ward.search("#heart")[0].id_at_location == x.id_at_location
@@ -108,6 +109,21 @@ def test_what_may_be_got_is_got(ward):
     assert torch.equal((x * 2).get(), torch.from_numpy(VALUES) * 2)
     assert x.sum().item() == VALUES.sum() and bool((x > 5).any())
     assert x[x > 0].shape == (4,)
+
+
+TAKINGS = {
+    "got": lambda x, lab: x.get(),
+    "moved to a node": lambda x, lab: x.move(lab),
+    "moved to a virtual worker": lambda x, lab: x.move(sy.VirtualWorker(id="mine")),
+    "cleared away": lambda x, lab: (x + 1, x.location.clear_objects()),
+}
+
+
+@pytest.mark.parametrize("take", TAKINGS.values(), ids=TAKINGS)
+def test_what_is_taken_is_found_again(ward, lab, take):
+    for _ in range(2):
+        take(data(ward, "open"), lab)
+    assert data(ward, "open").sum().get().item() == VALUES.sum()
 
 
 def test_ids_of_owners_data_are_each_sessions_own(owner, ward, authority):

@@ -89,6 +89,7 @@ class Deliveries:
         answer = self._deliver(tenancy, place, [msgspec.msgpack.encode(delivery), *taken[1:]])
         if message.take_as is not None and tag_of(answer) in (b"placed", b"done"):
             tenancy.room.ask(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
+            tenancy.offer_anew([message.id])
         return numbered(answer, last)
 
     def _deliver(self, tenancy: Tenancy, place: tuple[str, str], frames: Frames) -> Frames:

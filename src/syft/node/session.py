@@ -29,6 +29,9 @@ Stream = queue.SimpleQueue[Frames | SyftError | None]
 #: Messages that go to the room as they are.
 _FOR_THE_ROOM = ANSWERS.keys()
 
+#: Of those, after which the room no longer has what it had.
+_TAKING = {b"retire", b"clear"}
+
 
 class Gate(Protocol):
     """What a session asks of its gate."""
@@ -145,7 +148,10 @@ class Session:
             frames = [msgspec.msgpack.encode(batch), *frames[1:]]
         self.tenancy.bring_in(header(frames))
         tags = [peek_tag(message) for message in batch.messages]
-        if set(tags) <= _FOR_THE_ROOM:
+        kinds = set(tags)
+        if kinds <= _FOR_THE_ROOM:
+            if kinds & _TAKING:
+                self._offer_anew(batch, tags)
             self._to_room(batch, frames, last, tags[-1])
         elif is_delegates:
             raise NotPermitted("that is for the client itself to ask", where=self.tenancy.room.worker)
@@ -156,6 +162,11 @@ class Session:
             if len(batch.messages) > 1 or not batch.asks or not isinstance(message, FOR_THE_GATE):
                 raise MalformedMessage("a node does not take such a message", where=self.tenancy.room.worker)
             self._gate.answer(self, last, message)
+
+    def _offer_anew(self, batch: RawBatch, tags: list[bytes]) -> None:
+        for message, tag in zip(batch.messages, tags, strict=True):
+            if tag in _TAKING:
+                self.tenancy.offer_anew(wire.unpack(message, Retire).ids if tag == b"retire" else None)
 
     def _take_reply(self, batch: RawBatch, frames: Frames, last: int) -> None:
         """Give the room the answer to a call."""
@@ -191,6 +202,8 @@ class Session:
         instead: list[msgspec.Raw] = []
         try:
             decision = tenancy.permit(release)
+            if message.take_as is not None:
+                tenancy.offer_anew([message.id])
             if not decision.request:
                 tenancy.room.send(frames, last, receive, batch.delegate)
                 return

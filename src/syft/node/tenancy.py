@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -87,9 +87,7 @@ class Tenancy:
         # By which policies a release was permitted, while it is awaited.
         self._noted: dict[Release, tuple[str, ...]] = {}
         # The owner's data has ids of this tenancy's own, and enters when one of them is first used.
-        self._offered = {
-            secrets.randbits(62) | 1 << 62: offer for offer in state.offers if offer.policy.lets_use(client)
-        }
+        self._offered = {_new_id(): offer for offer in state.offers if offer.policy.lets_use(client)}
         self._outside = dict(self._offered)
         own = state.limits
         order = Order(state.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
@@ -162,6 +160,14 @@ class Tenancy:
                     self.enter([offer.policy])
                     put = Put(id, offer.value, offer.label.tags, offer.label.description)
                     self.room.send(wire.encode(Batch(1, False, 0, [put])), 1, None)
+
+    def offer_anew(self, ids: Collection[int] | None = None) -> None:
+        """The room has nothing under these ids, or any, any more; the owner's data there is found again, by others."""
+        with self._lock:
+            entered = self._offered.keys() - self._outside.keys()
+            for id in entered if ids is None else entered.intersection(ids):
+                new = _new_id()
+                self._offered[new] = self._outside[new] = self._offered.pop(id)
 
     # ---- what may leave ----
 
@@ -274,8 +280,10 @@ class Tenancy:
         Of the owner's data it sees what the gate knows. Where some of that has entered, the room's word
         on the client's own objects counts as a shape that depends on values.
         """
-        others = {entry[0]: entry for entry in found.objects if entry[0] not in self._offered}
-        owners = [_listing(id, offer) for id, offer in self._offered.items() if _matches(id, offer, query)]
+        with self._lock:
+            offered = dict(self._offered)
+        others = {entry[0]: entry for entry in found.objects if entry[0] not in offered}
+        owners = [_listing(id, offer) for id, offer in offered.items() if _matches(id, offer, query)]
         if others and self.entered:
             decision = self.decide(ShapeToCaller())
             self.note(ShapeToCaller(), decision)
@@ -345,6 +353,10 @@ def with_policies(frames: Frames, policies: Iterable[Policy]) -> Frames:
     answered = wire.unpack(header(frames), RawAnswered)
     answered.policies = tuple(policies)
     return [msgspec.msgpack.encode(answered), *frames[1:]]
+
+
+def _new_id() -> int:
+    return secrets.randbits(62) | 1 << 62
 
 
 def _listing(id: int, offer: Offer) -> tuple[int, Meta, tuple[str, ...], str]:
