@@ -110,6 +110,20 @@ def test_what_it_was_pointed_to_and_what_it_makes_of_it(client: NodeWorker, rogu
             rogue.ask(Get(id))
 
 
+def test_names_that_the_client_will_give_are_not_told_by_those_it_gave(client: NodeWorker, rogue: Rogue) -> None:
+    """A delegate that has its own under such a name would be written to in the place of the client's."""
+    x, secret = (sy.send(torch.tensor(SECRET), client) for _ in range(2))
+    client.request(Retain(x.id_at_location, "mallory"))
+    near = [x.id_at_location + step for step in range(-20, 21) if step]
+    for id in near:
+        rogue.ask(Put(id, torch.zeros(2)))
+    y = x * 0
+    y.add_(secret)
+    assert y.id_at_location not in near
+    for id in near:
+        assert rogue.ask(Get(id)).value.tolist() == [0, 0]
+
+
 #: What a delegate would do with an object of its client's, ``other``; it has one of its own, ``own``.
 BEYOND: dict[str, Callable[[int, int], Any]] = {
     "get": lambda other, own: Get(other),
