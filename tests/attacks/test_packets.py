@@ -131,7 +131,7 @@ def test_more_sessions_than_the_owner_allows_are_refused_and_end(dial: Any, mall
 
 
 def test_deliveries_that_nobody_expects(dial: Any, mallory_certificate: Path, fort: Any) -> None:
-    delivery = [msgspec.msgpack.encode(("guessed", "once", None, ()))]
+    delivery = [msgspec.msgpack.encode(("guessed", "once", None, (), "", ()))]
     records = _answers(dial(mallory_certificate), list(pack(delivery)), DELIVER, 0)
     assert wire.decode(records[0], Answered).answer.code == "not-permitted"
     log = (fort.config.parent / "fort-state" / "audit.jsonl").read_text()

@@ -155,6 +155,13 @@ def test_moves_go_straight_and_keep_the_id(bob, alice):
     assert y.move(bob).get().tolist() == [0, 1, 2]
 
 
+def test_moves_keep_labels(bob, alice):
+    moved = sy.send(torch.arange(3.0), bob).tag("#mine").describe("three numbers").move(alice)
+    (found,) = alice.search("#mine", "three")
+    assert found.id_at_location == moved.id_at_location
+    assert (found.tags, found.description) == ({"#mine"}, "three numbers")
+
+
 def test_from_one_room_to_another_at_the_same_node(nodes, authority, bob):
     x = sy.send(torch.arange(3.0), bob)
     later = sy.connect(nodes["bob"].address, certs=authority / "me")

@@ -85,7 +85,7 @@ class Deliveries:
         value = raw_value(taken)
         if value is None:
             return numbered(taken, last)
-        delivery = Delivery(message.ticket, secrets.token_hex(16), value, tuple(tenancy.entered))
+        delivery = Delivery(message.ticket, secrets.token_hex(16), *value, tuple(tenancy.entered))
         answer = self._deliver(tenancy, place, [msgspec.msgpack.encode(delivery), *taken[1:]])
         if message.take_as is not None and tag_of(answer) in (b"placed", b"done"):
             tenancy.room.ask(Retire((message.id,), (message.take_as,), f"it was moved to {message.to}"))
@@ -169,7 +169,8 @@ class Deliveries:
             raise
         self._counts.took(0, size_of(memories))
         tenancy = ticket.tenancy
-        put = msgspec.msgpack.encode((1, True, 0, [("put", ticket.id, delivery.value, (), "", None)]))
+        message = "put", ticket.id, delivery.value, delivery.tags, delivery.description, None
+        put = msgspec.msgpack.encode((1, True, 0, [message]))
         try:
             tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
             placed = tenancy.room.ask_encoded([put, *memories])

@@ -19,7 +19,21 @@ import msgspec
 
 from .. import limits, wire
 from ..errors import LimitExceeded, MalformedMessage
-from ..messages import Answer, Ask, Collect, Delegate, Expect, Give, Inquire, Introduce, Reply, Request, Withdraw
+from ..messages import (
+    Answer,
+    Ask,
+    Collect,
+    Delegate,
+    Description,
+    Expect,
+    Give,
+    Inquire,
+    Introduce,
+    Reply,
+    Request,
+    Tags,
+    Withdraw,
+)
 from ..wire import Frame, Id, Name
 from .bulk import ArrivingFrame, FrameFile, mapped, memory
 from .release import Policies
@@ -108,7 +122,7 @@ class RawAnswered(msgspec.Struct, array_like=True):
 
 
 class Delivery(msgspec.Struct, array_like=True):
-    """What one gate hands to another: a ticket, a value and the policies that go with it.
+    """What one gate hands to another: a ticket, a value with its labels, and the policies that go with it.
 
     ``attempt`` names this delivery: cut off before its answer came, it is made again under the same name.
     """
@@ -116,6 +130,8 @@ class Delivery(msgspec.Struct, array_like=True):
     ticket: Name
     attempt: Name
     value: msgspec.Raw
+    tags: Tags
+    description: Description
     policies: Policies
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
-from ..messages import Request
+from ..messages import Description, Request, Tags
 from ..worker import failure_of
 from .bulk import ArrivingFrame
 from .engines import Death, Engine, Order
@@ -216,9 +216,13 @@ def failed(last: int, error: SyftError) -> Frames:
     return wire.encode(Answered(last, failure_of(error)))
 
 
-def raw_value(frames: Frames) -> msgspec.Raw | None:
-    """Pick the still encoded value out of an encoded Value; None if the answer is another. Raises MalformedMessage."""
+def raw_value(frames: Frames) -> tuple[msgspec.Raw, Tags, Description] | None:
+    """Pick the still encoded value, and its labels, out of an encoded Value; None if the answer is another.
+
+    Raises MalformedMessage.
+    """
     answer = wire.unpack(header(frames), RawAnswered).answer
     if peek_tag(answer) != b"value":
         return None
-    return wire.unpack(answer, tuple[str, msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw])[1]
+    _, value, _, tags, description = wire.unpack(answer, tuple[str, msgspec.Raw, msgspec.Raw, Tags, Description])
+    return value, tags, description
