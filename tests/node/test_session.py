@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from syft import limits, wire
-from syft.errors import LimitExceeded, WorkerShut
+from syft.errors import LimitExceeded, MalformedMessage, WorkerShut
 from syft.messages import Get
 from syft.node.counts import Counts
 from syft.node.records import Batch
@@ -101,6 +101,12 @@ def test_values_let_out_by_hand_are_not_piled_up(session, monkeypatch):
     session.accept(wire.encode(Batch(4, True, 3, [Get(7)])))
     said = [session._stream.get(timeout=10) for _ in range(4)]
     assert [bytes(frames[0]).strip(b"\0").decode() for frames in said] == ["", "", "limit-exceeded", ""]
+
+
+def test_a_client_names_no_delegate_to_whom_its_answers_would_go(session):
+    session._gate = SimpleNamespace(counts=Counts())
+    with pytest.raises(MalformedMessage, match="names a delegate"):
+        session.accept(wire.encode(Batch(1, True, 0, [Get(7)], "mallory")))
 
 
 def test_a_session_that_has_ended_takes_nothing(session):

@@ -146,6 +146,8 @@ class Session:
             self.tenancy.enter(batch.policies)
             batch.policies, batch.delegate = (), self.caller
             frames = [msgspec.msgpack.encode(batch), *frames[1:]]
+        elif batch.delegate:
+            raise MalformedMessage("a client's own batch names a delegate", where=self.tenancy.room.worker)
         self.tenancy.bring_in(header(frames))
         tags = [peek_tag(message) for message in batch.messages]
         kinds = set(tags)
