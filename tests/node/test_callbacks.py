@@ -165,6 +165,17 @@ def test_what_a_node_brings_is_counted_too(carol, monkeypatch):
     assert ask(callbacks, Put(8, torch.zeros(700))).code == "limit-exceeded"
 
 
+def test_errors_are_kept_for_a_node_that_lets_go_of_them_only(carol, monkeypatch):
+    monkeypatch.setattr(limits, "ROOM_OBJECTS", 3)
+    p = sy.send(torch.zeros(2), carol)
+    callbacks, id = Callbacks("bob"), p.id_at_location
+    sy.get_worker("carol")._worker.store.grant("bob", id)
+    failing = [Run("aten::select.int", [Ref(id), 0, 5], {}, (name,)) for name in (7, 8, 9)]
+    assert ask(callbacks, *failing).code == "operator-index-failed"
+    assert ask(callbacks, Get(id)).code == "limit-exceeded"
+    assert isinstance(ask(callbacks, Release((7,)), Get(id)), Value)
+
+
 def test_refused_operators_leave_alone_what_they_name(carol):
     callbacks = Callbacks("bob")
     mine, theirs = (sy.send(torch.ones(2), carol) for _ in range(2))

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from .. import outline
-from ..errors import NotPermitted
+from .. import limits, outline
+from ..errors import LimitExceeded, NotPermitted, SyftError
 from ..guard import Guard
 from ..messages import Answer, Get, Put, Release, Request, Retain, Retire, Run, Value
 from ..operators import BY_NAME, Operator
@@ -92,8 +92,13 @@ class Delegate:
         self._store, self._guard = worker.store, guard
         self._failed: set[int] = set()  # what it would have made
 
-    def refusal(self, message: Request) -> NotPermitted | None:
-        """Tell why the message is not for the delegate to send: it is about what is not the delegate's."""
+    def refusal(self, message: Request) -> SyftError | None:
+        """Tell why the message is not for the delegate to send: it is about what is not the delegate's.
+
+        Or too many of its messages have failed, whose errors are kept until it lets go of what they would have made.
+        """
+        if len(self._failed) >= limits.ROOM_OBJECTS and not isinstance(message, Release):
+            return LimitExceeded(f"{len(self._failed)} results of {self.name} have failed", where=self.worker.id)
         named = self._named_by(message)
         if named is not None:
             used, made = named
