@@ -46,10 +46,13 @@ class Node:
         self.tags: tuple[str, ...] = ()
 
     def path(self) -> Path:
-        return (self.place, *(self.target.path() if self.target else ()))
+        return tuple(node.place for node in self.links())
+
+    def links(self) -> list[Node]:
+        return [self, *(self.target.links() if self.target else ())]
 
     def end(self) -> Node:
-        return self.target.end() if self.target else self
+        return self.links()[-1]
 
     def is_whole(self) -> bool:
         return self.alive and (self.target is None or self.target.is_whole())
@@ -551,10 +554,10 @@ class WorkersAtNodes(Workers):
             pass
         else:
             raise AssertionError(f"no {error}")
-        # What failed at the worker has left its error in the place of what it would have written.
-        for held in written:
-            if held.node.alive and not self.is_there(held.node):
-                self.remove(held.node)
+        # What failed at a worker has left its error in the place of what it would have written, at each link.
+        for node in (node for held in written for node in held.node.links()):
+            if node.alive and not self.is_there(node):
+                self.remove(node)
 
     def is_there(self, node: Node) -> bool:
         worker = self.workers[node.place]
