@@ -128,7 +128,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_columns_and_shapes_have_to_be_there(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match=r"data\[0\]\.tensors\.x: .* has no column 'c'"):
+    with pytest.raises(BadConfig, match=r"data\[0\]\.tensors\.x: .* has no column 'c', but a, b"):
         csv(tmp_path, "a,b\n1,2\n", tensor("['a', 'c']"))
     with pytest.raises(BadConfig, match=r"data\[0\]\.tensors\.x: its shape is \(1, 2\), not \(-1, 3\)"):
         csv(tmp_path, "a,b\n1,2\n", tensor("['a', 'b']") + "shape = [-1, 3]")

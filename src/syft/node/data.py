@@ -124,7 +124,7 @@ def _matrix(path: Path, name: str, tensor: Tensor, rows: _Rows) -> torch.Tensor:
     columns = (tensor.columns,) if isinstance(tensor.columns, str) else tensor.columns or ()
     for column in columns:
         if column not in rows.header:
-            raise _Refused(f"{path} has no column {column!r}", name)
+            raise _Refused(f"{path} has no column {column!r}, but {', '.join(rows.header)}", name)
     places = [rows.header.index(column) for column in columns]
     dtype = DTYPES[tensor.dtype or "float32"]
     number = _number(dtype)
