@@ -137,6 +137,12 @@ def test_a_chain_that_comes_back_to_where_it_began(bob, alice):
     assert x[x > 0].sum().get().get().get().item() == 8
 
 
+def test_a_chain_that_comes_back_by_way_of_this_process(bob):
+    carol = sy.VirtualWorker(id="carol")
+    x = sy.send(torch.tensor([3.0, 0.0, 5.0]), bob).send(carol).send(bob)
+    assert (x + 1).nonzero().get().get().get().tolist() == [[0], [1], [2]]
+
+
 def test_what_a_chain_did_is_done_when_its_inner_pointer_comes_home(bob, alice):
     for _ in range(20):
         p = sy.send(torch.zeros(2), bob).send(alice)

@@ -50,8 +50,7 @@ class Callbacks:
                 try:
                     answered = self._answer(name, batch)
                 except SyftError as error:  # that worker has been shut, or is none of this process
-                    last = batch.first + len(batch.messages) - 1
-                    answered = Answered(last, failure_of(error)) if batch.asks else None
+                    answered = Answered(batch.last, failure_of(error)) if batch.asks else None
                 if answered is not None:
                     channel.request(Reply(name, answered.seq, answered.answer))
         except SyftError as error:  # the node is gone, or does not keep to the protocol

@@ -85,6 +85,11 @@ class Batch(msgspec.Struct, array_like=True):
     messages: Batches
     delegate: Name = ""
 
+    @property
+    def last(self) -> int:
+        """The number of the last message."""
+        return self.first + len(self.messages) - 1
+
 
 class RawBatch(msgspec.Struct, array_like=True):
     """A Batch as the gate reads it, which decodes no message.

@@ -60,7 +60,9 @@ class _Room:
         self._delegates: dict[str, Delegate] = {}
         self._channels: dict[str, Channel] = {}
         self._waiting: list[Batch] = []
-        self._begun: list[Batch] = []  # each but the last waits for a worker elsewhere
+        self._begun: list[
+            tuple[Batch, int]
+        ] = []  # each with the message that it is at
         become_local_worker(BaseWorker(worker, InProcess(self._worker)), self._open)
 
     def serve(self) -> None:
@@ -93,6 +95,8 @@ class _Room:
     def _wait(self, answer: Future[Answer]) -> Answer:
         """Wait for an answer of a worker elsewhere."""
         message = _now.message
+        if self._begun:
+            self._begun[-1] = self._begun[-1][0], message
         self._flush()
         while not answer.done():
             self._receive()
@@ -104,7 +108,7 @@ class _Room:
         """Handle what has come, as far as it may begin."""
         while (index := self._first_to_begin()) is not None:
             batch = self._waiting.pop(index)
-            self._begun.append(batch)
+            self._begun.append((batch, batch.first))
             answered = answer_batch(self._worker, batch, self._objects, self._delegate(batch.delegate))
             self._begun.pop()
             if answered is not None:
@@ -114,10 +118,10 @@ class _Room:
     def _first_to_begin(self) -> int | None:
         """Return which of the waiting batches comes next; None if all have to wait for one that has begun.
 
-        A caller's batches come one after another. But a delegate that waits for the answer to one, and yet sends
-        another, does so for somebody else; it is a room as well, and has one thread.
+        A caller's batches come one after another. But who waits for the answer to the last message of one, and yet
+        sends another, does so for somebody else, of whom that answer may need this.
         """
-        behind = {batch.delegate for batch in self._begun if not (batch.delegate and batch.asks)}
+        behind = {batch.delegate for batch, at in self._begun if not (batch.asks and at == batch.last)}
         if len(self._begun) >= limits.NESTED_BATCHES:
             return None
         for index, batch in enumerate(self._waiting):
@@ -208,7 +212,7 @@ def answer_batch(
             delegate.note(message)
     if answer is None or not batch.asks:
         return None
-    return Answered(batch.first + len(batch.messages) - 1, encodable(answer), delegate=batch.delegate)
+    return Answered(batch.last, encodable(answer), delegate=batch.delegate)
 
 
 def _makes_more(message: Request) -> bool:
