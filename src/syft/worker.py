@@ -331,6 +331,7 @@ class Worker:
         if self.guard is not None:
             self.guard.hold(pointer.nbytes)
         value, allowed = cast(Pointer, pointer).fetch(message.user)
+        self.store.find(message.id)  # others are served while one waits
         self.store.objects[message.id] = value
         if allowed is not None:
             self.store.restrict(message.id, allowed)

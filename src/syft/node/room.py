@@ -81,6 +81,8 @@ class _Room:
     def _receive(self) -> None:
         """Take the next answer of a worker elsewhere, or else the next batch. Raises EOFError."""
         sources = [self._answers, self._batches]
+        if len(self._waiting) >= limits.WAITING_BATCHES:
+            sources.pop()
         ready = [source for source in sources if source.is_ahead] or select.select(sources, [], [])[0]
         if self._answers not in ready:
             self._waiting.append(wire.decode(self._batches.read_record_with_files(), Batch))
