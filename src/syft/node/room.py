@@ -60,9 +60,7 @@ class _Room:
         self._delegates: dict[str, Delegate] = {}
         self._channels: dict[str, Channel] = {}
         self._waiting: list[Batch] = []
-        self._begun: list[
-            tuple[Batch, int]
-        ] = []  # each with the message that it is at
+        self._begun: list[tuple[Batch, int]] = []  # each with the message that it is at
         become_local_worker(BaseWorker(worker, InProcess(self._worker)), self._open)
 
     def serve(self) -> None:
