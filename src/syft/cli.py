@@ -282,7 +282,8 @@ def _values_of(value: torch.Tensor) -> str:
     """Write down a dense tensor; of one of more than ``limits.MAX_SHOWN`` elements the corners, and what it spans."""
     import torch
 
-    torch.set_printoptions(threshold=limits.MAX_SHOWN)
+    # In full, as all that is there leaves: 9 digits tell one float32 from the next, and 17 one float64.
+    torch.set_printoptions(threshold=limits.MAX_SHOWN, precision=17 if value.dtype.itemsize > 4 else 9)
     if value.numel() <= limits.MAX_SHOWN:
         return str(value)
     numbers = (torch.view_as_real(value.to(torch.complex128)) if value.is_complex() else value).double()

@@ -102,6 +102,7 @@ PROGRESS_SECONDS: Final = 0.1       # between two looks at it
 PLACES_OF_CALLS: Final = 16384      # calls to a node whose lines in the program are remembered, for error messages
 ANSWER_BYTES: Final = 4 << 30       # tensors in one answer of a node that a caller takes
 UNREAD_BYTES: Final = 64 << 20      # answers that wait for their reader before a room has to wait as well
+DELEGATE_SECONDS: Final = 300       # how long a room waits so for a delegate, while its client waits for the room
 KEPT_BYTES: Final = 80 << 20        # answers that a gate keeps, as their caller may not have had them, likewise
 KEPT_ANSWERS: Final = 1 << 17       # their number; more than a caller leaves unacknowledged, however small they are
 UNACKNOWLEDGED_BYTES: Final = 1 << 20  # of answers, after which a caller says that it has them

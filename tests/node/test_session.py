@@ -64,6 +64,16 @@ def test_a_room_waits_for_a_caller_who_reads_and_never_says_so(session, monkeypa
     assert not room.is_alive()
 
 
+def test_a_room_waits_for_a_delegate_for_so_long(session, monkeypatch):
+    monkeypatch.setattr(limits, "KEPT_BYTES", 500)
+    monkeypatch.setattr(limits, "DELEGATE_SECONDS", 0.1)
+    session.caller = "alice"
+    session._answer_in_time(ANSWER)
+    session._answer_in_time(ANSWER)
+    with pytest.raises(LimitExceeded, match="not taken your answers"):
+        session.attach(0)
+
+
 def test_a_caller_to_whom_the_gate_answers_itself_is_sent_away(session, monkeypatch):
     monkeypatch.setattr(limits, "KEPT_ANSWERS", 10)
     for _ in range(11):

@@ -241,14 +241,23 @@ class Session:
                 self._read.notify_all()
 
     def _answer_in_time(self, frames: Frames) -> None:
-        """As :meth:`answer`; the room waits for a caller who reads, or says so, slower than it answers."""
-        self.wait_for_caller()
+        """As :meth:`answer`; the room waits for a caller who reads, or says so, slower than it answers.
+
+        With the room its client waits, so that a delegate has to read in time.
+        """
+        is_client = self.caller == self.tenancy.client
+        if not self.wait_for_caller(None if is_client else limits.DELEGATE_SECONDS):
+            late = f"you have not taken your answers for {limits.DELEGATE_SECONDS} seconds"
+            self.finish(LimitExceeded(late, where=self.tenancy.room.worker))
         self.answer(frames)
 
-    def wait_for_caller(self) -> None:
-        """Wait until the caller has had most answers, or the session has ended; never where it is listened to."""
+    def wait_for_caller(self, seconds: float | None = None) -> bool:
+        """Wait until the caller has had most answers, or the session has ended; never where it is listened to.
+
+        Tells whether that was so within so many seconds.
+        """
         with self._lock:
-            self._read.wait_for(lambda: self._is_in_time() or self._ending is not None)
+            return self._read.wait_for(lambda: self._is_in_time() or self._ending is not None, seconds)
 
     def _is_in_time(self) -> bool:
         few = len(self._answers) < limits.KEPT_ANSWERS
