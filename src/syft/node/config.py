@@ -224,7 +224,31 @@ def _read(file: Path) -> Contents:
         return msgspec.convert(tables, Contents)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at ")
-        wrong(file, place.replace("`", "").replace("$.", "").replace("$", ""), _in_plain_words(problem))
+        place = place.replace("`", "").replace("$.", "").replace("$", "")
+        if _ANY_KEY in place:
+            place = _with_key(place, tables, str(error))
+        wrong(file, place, _in_plain_words(problem))
+
+
+#: What msgspec says for the key of a table whose keys are the owner's choice.
+_ANY_KEY = "[...]"
+
+
+def _with_key(place: str, tables: dict[str, Any], wrong: str) -> str:
+    """Return a place with the key itself: the one entry of its table with which alone the file is ``wrong`` so."""
+    before, _, after = place.partition(_ANY_KEY)
+    table: Any = tables
+    for step in re.findall(r"\w+", before):
+        table = table[int(step) if step.isdigit() else step]
+    for key, value in list(table.items()):
+        table.clear()
+        table[key] = value
+        try:
+            msgspec.convert(tables, Contents)
+        except msgspec.ValidationError as error:
+            if str(error) == wrong:
+                return f"{before}.{key}{after}"
+    raise AssertionError("the entries of a table are checked one by one")
 
 
 _KINDS = {"str": "a text", "array": "a list", "int": "a whole number", "float": "a number", "object": "a table"}
