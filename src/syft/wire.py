@@ -12,7 +12,7 @@ Not checked here: whether an id names anything, whether an operator exists, whet
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from mmap import mmap
 from typing import Annotated, Any, TypeVar, get_args
@@ -155,20 +155,27 @@ def encode(message: msgspec.Struct) -> list[Frame]:
     """
     memories: list[Frame] = []
     frames: list[Frame] = [encode_part(message, memories), *memories]
-    _check_sizes(frames)
+    check_sizes(frames)
     return frames
 
 
-def encode_part(message: msgspec.Struct, memories: list[Frame]) -> bytes:
+def encode_part(
+    message: msgspec.Struct, memories: list[Frame], permit: Callable[[int], None] = lambda size: None
+) -> bytes:
     """Encode a message that is to be part of another, whose ``memories`` its own are added to.
 
-    Raises as :func:`encode`; then nothing is added.
+    ``permit`` is told, before each tensor is encoded, how many bytes those up to it have. Raises as
+    :func:`encode`, and what ``permit`` raises; then nothing is added.
     """
-    before = len(memories)
+    before, size = len(memories), 0
 
     def extend(value: object) -> msgspec.msgpack.Ext:
+        nonlocal size
         if isinstance(value, Ref):  # the most common by far
             return msgspec.msgpack.Ext(_REF, value.id.to_bytes(8, "big"))
+        if isinstance(value, torch.Tensor):
+            size += _bytes_to_encode(value)
+            permit(size)
         code, data = _encode_value(value, memories)
         return msgspec.msgpack.Ext(code, data)
 
@@ -197,7 +204,7 @@ def decode(frames: Sequence[Frame], kind: type[M]) -> M:
     """
     if not frames:
         raise MalformedMessage("a message has at least one frame")
-    _check_sizes(frames)
+    check_sizes(frames)
     header, *memories = frames
 
     def extension(code: int, data: memoryview) -> object:
@@ -224,7 +231,8 @@ def unpack(data: Frame, kind: type[T]) -> T:
         raise MalformedMessage(f"a message could not be decoded: {error}") from error
 
 
-def _check_sizes(frames: Sequence[Frame]) -> None:
+def check_sizes(frames: Sequence[Frame]) -> None:
+    """Raise LimitExceeded for frames that are more, or larger, than any message's may be."""
     header = len(frames[0])
     if (
         len(frames) > limits.MAX_FRAMES
@@ -314,6 +322,13 @@ def _decode_value(code: int, data: memoryview, memories: list[Frame]) -> object:
     if code == _COMPLEX:
         return complex(*_unpack_complex(data))
     raise MalformedMessage(f"{code} is not the code of any kind of value")
+
+
+def _bytes_to_encode(tensor: torch.Tensor) -> int:
+    """Return how many bytes of memory a tensor will take in a message, however it is in memory now."""
+    is_sparse = tensor.layout is torch.sparse_coo and type(tensor) is torch.Tensor
+    parts = (tensor._indices(), tensor._values()) if is_sparse else (tensor,)
+    return sum(part.numel() * part.itemsize for part in parts)
 
 
 def _framed(tensor: torch.Tensor, memories: list[Frame]) -> tuple[int, Meta]:

@@ -84,13 +84,15 @@ class Channel:
         wait: Callable[[Future[Answer]], Answer] = Future.result,
         is_timed: bool = True,
     ) -> None:
-        self._where, self._carrier, self._most = where, carrier, most
+        self._where, self._carrier, self._most = where, carrier, min(most, limits.MAX_FRAME_BYTES)
+        self._most_gathered = min(most, limits.MAX_HEADER_BYTES)  # bytes of a batch of several messages
         self._asked_at, self._called, self._wait = asked_at, called, wait
         self._places: list[tuple[int, Place]] = [(0, 0)] * limits.PLACES_OF_CALLS
         self._outlines = Outlines()
         self._lock = threading.RLock()
         self._pending: list[msgspec.Raw] = []
         self._memories: list[Frame] = []
+        self._gathered = 0  # bytes of both
         self._released: deque[int] = deque()
         self._sent = secrets.randbits(48)  # no two channels to a room give messages the same numbers
         self._received = self._weight = self._gets = 0
@@ -152,14 +154,13 @@ class Channel:
         with self._lock:
             if self._lost is not None:
                 raise self._lost.again()
-            self._gets += brings_tensors
             if isinstance(message, FOR_THE_GATE):
                 self._flush()
-                self._append(message)
-                self._send(future)
             else:
-                self._append(message)
-                self._flush(future)
+                self._append_released()
+            self._append(message)
+            self._gets += brings_tensors
+            self._send(future)
         try:
             answer = self._wait(future)
         finally:
@@ -180,15 +181,16 @@ class Channel:
         lines = (line for start, end, line in code.co_lines() if start <= instruction < end and line)
         return CallSite(code.co_filename, next(lines, code.co_firstlineno), code.co_name)
 
-    def _flush(self, future: Future[Answer] | None = None) -> None:
-        """Send what has gathered; ``future`` is for the answer to the last message."""
+    def _flush(self) -> None:
+        """Send what has gathered."""
+        self._append_released()
+        if self._pending:
+            self._send(None)
+
+    def _append_released(self) -> None:
         released = tuple(self._released.popleft() for _ in range(len(self._released)))
         if released:
             self._append(Release(released))
-            if future is not None:  # the answer is to the message that was last
-                self._pending[-2:] = self._pending[:-3:-1]
-        if self._pending:
-            self._send(future)
 
     def _append(self, message: Request) -> bool:
         """Encode a message now: its caller learns at once what cannot be, and may change its tensors after.
@@ -196,22 +198,33 @@ class Channel:
         Tells whether it is large: then it is not copied, and has to be sent before the caller goes on.
         """
         before = len(self._memories)
-        self._pending.append(msgspec.Raw(wire.encode_part(message, self._memories)))
+        encoded = wire.encode_part(message, self._memories, self._permit)
         memories = self._memories[before:]
         size = sum(map(len, memories))
-        if size > self._most:
-            self._pending.pop()
+        gathered = self._gathered + len(encoded) + size
+        if gathered > self._most_gathered or len(self._memories) >= limits.MAX_FRAMES:
             del self._memories[before:]
-            raise LimitExceeded(
-                f"{size} bytes are more than this worker takes at one time, {self._most}",
-                where=self._where,
-                mend="Send parts, or ask its owner for a larger room_bytes.",
-            )
+            if self._pending:  # the two do not go as one
+                self._send(None)
+                return self._append(message)
+            wire.check_sizes((encoded, *memories))
+            self._memories = memories
+        self._gathered = gathered
+        self._pending.append(msgspec.Raw(encoded))
         weight = size // limits.WINDOW_MESSAGE_BYTES
         if memories and not weight:
             self._memories[before:] = map(bytes, memories)
         self._weight += 1 + weight
         return weight > 0
+
+    def _permit(self, size: int) -> None:
+        """Refuse a message with so many bytes of tensors, if those are too many, before they are encoded."""
+        if size > self._most:
+            raise LimitExceeded(
+                f"{size} bytes are more than this worker takes at one time, {self._most}",
+                where=self._where,
+                mend="Send parts, or ask its owner for a larger room_bytes.",
+            )
 
     def _send(self, future: Future[Answer] | None) -> None:
         if self._weight >= limits.WINDOW_MESSAGES:
@@ -223,7 +236,7 @@ class Channel:
         batch = RawBatch(self._sent + 1, future is not None, self._received, self._pending)
         frames = [msgspec.msgpack.encode(batch), *self._memories]
         self._sent += len(self._pending)
-        self._pending, self._memories = [], []
+        self._pending, self._memories, self._gathered = [], [], 0
         if future is not None:
             self._asked[self._sent] = future
         self._carrier.send(self._sent, frames)

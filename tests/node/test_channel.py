@@ -1,0 +1,103 @@
+"""What a channel sends, and what it takes for an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from syft import limits, wire
+from syft.errors import LimitExceeded
+from syft.messages import Message, Put, Release, Run
+from syft.node.channel import Channel
+from syft.node.records import Batch, size_of
+from syft.wire import Ref
+
+pytestmark = pytest.mark.in_process
+
+MOST = 1 << 20
+
+
+class Carrier:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, last: int, frames: Any) -> None:
+        self.sent.append(frames)
+
+    def acknowledge(self, last: int) -> None: ...
+    def close(self) -> None: ...
+
+    def messages(self) -> list[Message]:
+        return [message for frames in self.sent for message in wire.decode(frames, Batch).messages]
+
+
+@pytest.fixture
+def carrier() -> Carrier:
+    return Carrier()
+
+
+@pytest.fixture
+def channel(carrier: Carrier) -> Channel:
+    return Channel("bob", carrier, most=MOST, is_timed=False)
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        torch.zeros(MOST // 4 + 1),
+        torch.zeros(1).expand(MOST),
+        torch.zeros(1024, 512).t(),
+        torch.zeros(MOST // 8 + 1, dtype=torch.complex64).conj(),
+        torch.ones(300, 300).to_sparse(),
+    ],
+    ids=["dense", "expanded", "transposed", "conjugated", "sparse"],
+)
+def test_what_is_too_large_is_refused_before_it_is_encoded(
+    channel: Channel, carrier: Carrier, large: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel.request(Put(1, torch.ones(2)))
+    monkeypatch.setattr(wire, "_framed", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(LimitExceeded, match=f"this worker takes at one time, {MOST}"):
+        channel.request(Put(2, large))
+    monkeypatch.undo()
+    channel.flush()
+    assert [message.id for message in carrier.messages()] == [1]
+
+
+def constants(count: int) -> Run:
+    return Run("aten::stack", [[Ref(1), *[torch.tensor(1.0)] * count]], {}, (2,))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [constants(30) for _ in range(limits.BATCH_MESSAGES)],
+        [*(Put(id, torch.full((3900,), float(id))) for id in range(40)), Put(40, torch.zeros(MOST // 4 - 10))],
+    ],
+    ids=["frames", "bytes"],
+)
+def test_what_has_gathered_is_sent_in_batches_that_a_node_takes(
+    channel: Channel, carrier: Carrier, messages: list[Message]
+) -> None:
+    for message in messages:
+        channel.request(message) if isinstance(message, Put) else channel.run(message, ([torch.ones(())],), {})
+        channel.release(7)
+    channel.flush()
+    assert len(carrier.sent) > 1
+    for _, *memories in carrier.sent:
+        assert len(memories) < limits.MAX_FRAMES and size_of(memories) <= MOST
+    sent = [message for message in carrier.messages() if not isinstance(message, Release)]
+    assert list(map(wire.encode, sent)) == list(map(wire.encode, messages))
+
+
+def test_a_message_of_too_many_tensors_is_refused_and_others_go(channel: Channel, carrier: Carrier) -> None:
+    channel.request(Put(1, torch.ones(2)))
+    with pytest.raises(LimitExceeded, match="many tensors in several messages"):
+        channel._post(constants(limits.MAX_FRAMES))
+    channel.request(Put(2, torch.ones(2)))
+    channel.flush()
+    assert [message.id for message in carrier.messages()] == [1, 2]
