@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from . import limits
-from .errors import printable
+from .errors import MalformedMessage, printable
 from .messages import Asked, Collect, Inquire, State, Value, Withdraw
 
 
@@ -36,7 +36,10 @@ class Request:
     def __init__(self, node: Node, standing: tuple[str, str, str, State, str]) -> None:
         self._node = node
         self.id, made, self.reason, self._state, self._note = standing
-        self.time = datetime.fromisoformat(made)
+        try:
+            self.time = datetime.fromisoformat(made)
+        except ValueError as error:
+            raise MalformedMessage(f"a request was made at no time: {error}", where=node.id) from error
 
     @property
     def state(self) -> State:

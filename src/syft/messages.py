@@ -288,3 +288,30 @@ Request = (
     Run | Put | Get | Give | Point | Fetch | Retire | Retain | Confirm | Release | Describe | Search | List
     | Seed | Clear | Expect | Delegate | Introduce | Ask | Inquire | Collect | Withdraw | Reply
 )  # fmt: skip
+
+#: What answers a request that has not failed. A node that may not tell what an object is like there says Done.
+ANSWERS: dict[type[Message], tuple[type[Message], ...]] = {
+    Run: (Ran,),
+    Put: (Placed, Done),
+    Get: (Value,),
+    Give: (Placed, Done),
+    Point: (Placed, Done),
+    Fetch: (Placed, Done),
+    Retire: (Done,),
+    Retain: (Done,),
+    Confirm: (Done,),
+    Release: (Done,),
+    Describe: (Done,),
+    Search: (Found,),
+    List: (Found,),
+    Seed: (Done,),
+    Clear: (Done,),
+    Expect: (Done,),
+    Delegate: (Delegated,),
+    Introduce: (Done,),
+    Ask: (Asked,),
+    Inquire: (Asked,),
+    Collect: (Value,),
+    Withdraw: (Done,),
+    Reply: (Done,),
+}

@@ -28,6 +28,7 @@ from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
 from ..worker import error_of
+from .answers import check_answer
 from .records import FOR_THE_GATE, Answered, Frames, RawBatch
 
 #: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
@@ -168,6 +169,7 @@ class Channel:
                 self._gets -= brings_tensors
         if isinstance(answer, Failure):
             raise error_of(answer, self._place_of(answer.asked_at))
+        check_answer(message, answer, self._where)
         return answer
 
     def _place_of(self, number: int) -> CallSite | int:
