@@ -14,9 +14,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 import torch
@@ -48,10 +48,10 @@ def _reason(code: int, *, is_out_of_time: bool) -> tuple[str, str]:
 
 
 class Forked:
-    """A room's process that was forked here; see :class:`.engines.Process`. Raises OSError: it is gone already."""
+    """A room's process that was forked here; see :class:`.engines.Process`. Raises OSError: too many files are open."""
 
     def __init__(
-        self, pid: int, batches: socket.socket, calls: socket.socket, order: Order, reap: Callable[[int], Reaped]
+        self, pid: int, batches: socket.socket, calls: socket.socket, order: Order, reap: Callable[[int], Reaped | None]
     ) -> None:
         self.pid, self.batches, self.calls = pid, batches, calls
         self._order, self._reap = order, reap
@@ -73,12 +73,14 @@ class Forked:
         """Tell why it ended."""
         end = select.poll()
         end.register(self._descriptor)
-        if not end.poll(1000 * limits.CONNECT_SECONDS):
-            return Death("lost", "it was killed and does not end")
+        end.poll(1000 * limits.CONNECT_SECONDS)
         try:
-            code, cpu_seconds = self._reap(self.pid)
+            reaped = self._reap(self.pid)
         except OSError:
             return Death("lost", "the process that starts rooms has ended")
+        if reaped is None:
+            return Death("lost", "it was killed and does not end")
+        code, cpu_seconds = reaped
         return Death(*_reason(code, is_out_of_time=cpu_seconds >= self._order.cpu_seconds - 1), cpu_seconds)
 
     def close(self) -> None:
@@ -99,7 +101,7 @@ class ForkServer:
         self._pid = os.fork()
         if self._pid == 0:
             self._orders.close()
-            _run(theirs)
+            _be(_run, theirs)
         theirs.close()
         self.end = os.pidfd_open(self._pid)
 
@@ -108,29 +110,39 @@ class ForkServer:
 
     def open_room(self, order: Order) -> Forked:
         """Fork a room. Raises WorkerShut."""
-        (batches, theirs), (calls, also_theirs) = socket.socketpair(), socket.socketpair()
         try:
-            with self._lock, theirs, also_theirs:
-                socket.send_fds(self._orders, [msgspec.msgpack.encode(order)], [theirs.fileno(), also_theirs.fileno()])
-                pid = int.from_bytes(self._orders.recv(8), "big")
-            if not pid:
-                raise ProcessLookupError("no process for it")
-            return Forked(pid, batches, calls, order, self._reap)
+            with ExitStack() as ours, ExitStack() as theirs:
+                batches, its_batches = _pair(ours, theirs)
+                calls, its_calls = _pair(ours, theirs)
+                with self._lock:
+                    fds = [its_batches.fileno(), its_calls.fileno()]
+                    socket.send_fds(self._orders, [msgspec.msgpack.encode(order)], fds)
+                    pid = int.from_bytes(self._orders.recv(8), "big")
+                if not pid:
+                    raise ProcessLookupError("no process for it")
+                try:
+                    room = Forked(pid, batches, calls, order, self._reap)
+                except OSError:
+                    self._reap(pid)
+                    raise
+                ours.pop_all()
+                return room
         except OSError as error:
-            batches.close()
-            calls.close()
             raise WorkerShut(
                 f"this node cannot open a room: {error}", where=order.worker, mend="Tell its owner, or try again later."
             ) from error
 
-    def _reap(self, pid: int) -> Reaped:
-        """Ask how a room's process ended, which has; it is forgotten then. Raises OSError: there is no fork server."""
+    def _reap(self, pid: int) -> Reaped | None:
+        """Ask how a room's process ended; None if it has not. It is forgotten, now or when it ends.
+
+        Raises OSError: there is no fork server.
+        """
         with self._lock:
             self._orders.send(msgspec.msgpack.encode(pid))
             answer = self._orders.recv(64)
         if not answer:
             raise ConnectionResetError
-        return msgspec.msgpack.decode(answer, type=Reaped)
+        return msgspec.msgpack.decode(answer, type=Reaped | None)
 
     def close(self) -> None:
         """Let the fork server end, and with it every room."""
@@ -139,26 +151,39 @@ class ForkServer:
         os.waitpid(self._pid, 0)
 
 
+def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
+    mine, its = socket.socketpair()
+    return ours.enter_context(mine), theirs.enter_context(its)
+
+
 def _run(orders: socket.socket) -> None:
-    """Fork a room for each order, until the gate hangs up. Never returns."""
+    """Get ready, and serve until the gate hangs up, be it in the middle of an answer."""
     for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal, and the gate's to handle
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ended, and how, is kept until the gate asks
     use_no_terminal()
     warm_up()
-    walls = Walls()
+    with suppress(ConnectionError):
+        _serve(orders, Walls())
+
+
+def _serve(orders: socket.socket, walls: Walls) -> None:
+    """Fork a room for each order, and tell how they ended."""
+    late: list[int] = []  # rooms that had not ended when the gate asked how they did
     while True:
         data, fds, _, _ = socket.recv_fds(orders, limits.ORDER_BYTES, 2)
         if not data:
-            os._exit(0)
+            return
+        late = [pid for pid in late if _reaped(pid) is None]
         order = msgspec.msgpack.decode(data, type=Order | int)
         if isinstance(order, int):
-            _, status, usage = os.wait4(order, 0)
-            reaped = Reaped(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
+            reaped = _reaped(order)
+            if reaped is None:
+                late.append(order)
             orders.send(msgspec.msgpack.encode(reaped))
             continue
-        pid = _fork()
+        pid = _fork() if len(fds) == 2 else -1  # fewer: as many files as may be are open
         if pid == 0:
             sockets = [socket.socket(fileno=fd) for fd in fds]
             live(order, walls, *sockets, keep=fds)
@@ -173,6 +198,12 @@ def _fork() -> int:
         return os.fork()
     except OSError:
         return -1
+
+
+def _reaped(pid: int) -> Reaped | None:
+    """Forget a process that has ended, and tell how it did; None if it has not."""
+    ended, status, usage = os.wait4(pid, os.WNOHANG)
+    return Reaped(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime) if ended else None
 
 
 def warm_up() -> None:
@@ -197,16 +228,11 @@ def use_no_terminal() -> None:
     os.close(null)
 
 
-def live(
-    order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, *, keep: Collection[int]
-) -> NoReturn:
-    """Be a room, behind walls; ``keep`` are the descriptors of its sockets. What raises ends the room, and only it."""
+def _be(work: Callable[..., None], *arguments: Any) -> NoReturn:
+    """Do what this process is for, and end it, whatever that raises."""
     code = _FAILED
     try:
-        walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
-        torch.seed()
-        with suppress(ConnectionError):
-            room.live(order.worker, order.objects, batches, calls, order.bytes)
+        work(*arguments)
         code = 0
     except BaseException as error:
         code = _OUT_OF_MEMORY if isinstance(error, MemoryError) else _FAILED
@@ -214,3 +240,17 @@ def live(
         raise
     finally:
         os._exit(code)
+
+
+def live(
+    order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, *, keep: Collection[int]
+) -> NoReturn:
+    """Be a room, behind walls; ``keep`` are the descriptors of its sockets. What raises ends the room, and only it."""
+    _be(_live, order, walls, batches, calls, keep)
+
+
+def _live(order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, keep: Collection[int]) -> None:
+    walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
+    torch.seed()
+    with suppress(ConnectionError):
+        room.live(order.worker, order.objects, batches, calls, order.bytes)
