@@ -365,7 +365,7 @@ def _tensor_of(index: int, meta: Meta, memories: Sequence[Frame]) -> torch.Tenso
         raise MalformedMessage("the memory of a tensor does not fit its metadata")
     if numel == 0:
         return torch.empty_strided(meta.shape, meta.strides, dtype=meta.dtype)
-    if not _is_dense(meta):
+    if not is_dense(meta):
         raise MalformedMessage("the strides of a tensor do not fit its memory")
     owned = memory if isinstance(memory, (bytearray, mmap)) else bytearray(memory)
     if meta.dtype is torch.bool:  # in which any byte but 0 and 1 is undefined behaviour in torch
@@ -375,10 +375,10 @@ def _tensor_of(index: int, meta: Meta, memories: Sequence[Frame]) -> torch.Tenso
     return flat if (meta.shape, meta.strides) == ((numel,), (1,)) else flat.as_strided(meta.shape, meta.strides)
 
 
-def _is_dense(meta: Meta) -> bool:
-    """Tell whether every element has a place of its own, without gaps."""
+def is_dense(tensor: torch.Tensor | Meta) -> bool:
+    """Tell whether every element has a place of its own, and there are no gaps from the first to the last."""
     expected = 1
-    for stride, n in sorted((stride, n) for n, stride in zip(meta.shape, meta.strides, strict=True) if n > 1):
+    for stride, n in sorted((stride, n) for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if n > 1):
         if stride != expected:
             return False
         expected *= n

@@ -19,7 +19,7 @@ from ..errors import LimitExceeded, NotPermitted, SyftError
 from ..guard import Guard
 from ..messages import Answer, Get, Put, Release, Request, Retain, Retire, Run, Value
 from ..operators import BY_NAME, Operator
-from ..wire import Reference
+from ..wire import Reference, is_dense
 from ..worker import Worker, refs
 
 
@@ -29,34 +29,23 @@ def _as_strided(tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int]
     first = start if offset is None else offset
     last = first + sum((length - 1) * step for length, step in zip(size, stride, strict=False))
     is_within = start <= first and last < start + tensor.numel()
-    return 0 in size or (is_within and _is_dense(tensor))
+    return 0 in size or (is_within and is_dense(tensor))
 
 
 def _resized(tensor: torch.Tensor, size: Sequence[int]) -> bool:
     """As above, of ``tensor`` with another size; what is new at the end of its memory is zeros."""
-    return (_is_dense(tensor) and math.prod(size) <= tensor.numel()) or _is_last(tensor)
+    return (is_dense(tensor) and math.prod(size) <= tensor.numel()) or _is_last(tensor)
 
 
 def _is_last(tensor: torch.Tensor) -> bool:
     """Tell whether nothing is behind a tensor's end, so that what it grows by is new."""
     end = tensor.storage_offset() + tensor.numel()
-    return _is_dense(tensor) and end * tensor.itemsize == tensor.untyped_storage().nbytes()
+    return is_dense(tensor) and end * tensor.itemsize == tensor.untyped_storage().nbytes()
 
 
 def _is_here(value: Any) -> bool:
     """Tell whether this is a tensor with memory; a pointer is for the worker that it points to."""
     return type(value) is torch.Tensor and value.layout is torch.strided
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor shows all memory from its first element to its last."""
-    expected = 1
-    for step, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if length != 1:
-            if step != expected:
-                return False
-            expected *= length
-    return True
 
 
 #: Operators that read, or make room for, more of the memory behind a tensor than it shows, and whether they do so.
