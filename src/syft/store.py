@@ -72,7 +72,7 @@ class Store:
         self._further_owners: dict[int, int] = {}
         self._policies: dict[int, frozenset[str]] = {}
         self._fates: OrderedDict[int, str] = OrderedDict()
-        self._failures: dict[int, SyftError] = {}
+        self._failures: OrderedDict[int, SyftError] = OrderedDict()
         self.grants: dict[str, set[int]] = {}
 
     def put(self, id: int, value: torch.Tensor, label: Label = Label(), policy: Policy = None) -> None:
@@ -134,10 +134,17 @@ class Store:
             self._policies[as_id] = policy
 
     def fail(self, id: int, error: SyftError) -> None:
-        """Put an error in the place of an object, for whoever uses it, until its owners let go."""
+        """Put an error in the place of an object, for whoever uses it, until its owners let go.
+
+        Of too many the oldest goes, and whoever may use it has an object that was never there.
+        """
         self._forget(id)
         # Anew, since the frames of a traceback hold all operands.
         self._failures[id] = error.again()
+        if len(self._failures) > limits.ROOM_OBJECTS:
+            oldest, _ = self._failures.popitem(last=False)
+            self._further_owners.pop(oldest, None)
+            self._revoke(oldest)
 
     def clear(self) -> None:
         """Forget every object."""
@@ -145,6 +152,7 @@ class Store:
             self._end(id, "the worker was cleared")
         self._further_owners.clear()
         self._failures.clear()
+        self.grants.clear()
 
     def bytes(self) -> int:
         """Return how much memory all objects, and the words that describe them, take together."""

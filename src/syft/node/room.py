@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from .. import limits, wire
 from ..errors import IdInUse, LimitExceeded, SyftError
 from ..guard import Guard
-from ..messages import Answer, Put, Request, Run
+from ..messages import Answer, Put, Request, Retain, Run
 from ..operators import BY_NAME
 from ..transport import InProcess
 from ..worker import Worker, encodable, failure_of, written_by
@@ -181,10 +181,12 @@ def answer_batch(
 ) -> Answered | None:
     """Handle all messages of a batch; return the answer to the last if it is asked for.
 
-    Once there are as many ``objects``, nothing that makes more is run; nor is what a ``delegate`` may not ask for.
+    Once there are as many ``objects``, nothing that makes more is run; nor is what a ``delegate`` may not ask for;
+    nor are more workers pointed to any than may be delegates.
     A message that fails leaves its error in the place of what it would have made or written.
     """
     answer: Answer | None = None
+    grants = room.store.grants
     for number, message in enumerate(batch.messages, batch.first):
         _now.message = number
         if delegate is not None and (refusal := delegate.refusal(message)) is not None:
@@ -197,6 +199,8 @@ def answer_batch(
                 raise LimitExceeded(
                     f"a room takes {objects} objects", where=room.id, mend="Let go of pointers that you do not use."
                 )
+            if isinstance(message, Retain) and message.to not in ("", *grants) and len(grants) >= limits.DELEGATES:
+                raise LimitExceeded(f"{limits.DELEGATES} workers have been pointed to objects here", where=room.id)
             if delegate is not None:
                 delegate.check(message)
             answer = room.handle(message)
