@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from msgspec.json import Decoder
 
 from syft.errors import AuditFailed
-from syft.node.journal import Journal, Torn
+from syft.node.journal import Journal, Place, Torn
+
+from ..helpers import until
 
 pytestmark = pytest.mark.in_process
 
@@ -84,22 +87,75 @@ def test_no_content_keeps_later_lines_from_being_read(tmp_path_factory: pytest.T
     journal = Journal(path, Decoder(Note))
     journal.append(Note(1), lasting=False)
     assert list(journal.read())[-1] == Note(1)
-    assert journal.read_on(0)[0][-1] == Note(1)
+    assert journal.read_on(Place())[0][-1] == Note(1)
 
 
 def test_reading_on_leaves_what_is_still_being_written(journal: Journal[Note], path: Path) -> None:
-    assert journal.read_on(0) == ([], 0)
+    assert journal.read_on(Place()) == ([], Place())
     notes = filled(journal, 2)
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    first, position = journal.read_on(0)
+    first, position = journal.read_on(Place())
     assert first == notes[:1]
     path.write_bytes(whole)
-    assert journal.read_on(position) == (notes[1:], len(whole))
-    assert journal.read_on(len(whole)) == ([], len(whole))
-    path.write_bytes(b"")
-    with pytest.raises(AuditFailed, match="has become shorter"):
-        journal.read_on(len(whole))
+    lines, end = journal.read_on(position)
+    assert lines == notes[1:] and end.end == len(whole)
+    assert journal.read_on(end) == ([], end)
+    for other in (b"", whole[:-5], b"x" * 100):
+        path.write_bytes(other)
+        with pytest.raises(AuditFailed, match="has become shorter"):
+            journal.read_on(end)
+
+
+def test_what_is_taken_out_is_gone_for_all_who_read(journal: Journal[Note], path: Path) -> None:
+    notes = filled(journal, 6)
+    _, late = journal.read_on(Place())
+    with path.open("ab") as file:
+        file.write(b"torn")
+    for kept in (notes[3:], notes[4:]):
+        journal.shorten(lambda note, kept=kept: note in kept)  # type: ignore[misc]
+        assert list(journal.read()) == kept and stat.S_IMODE(path.stat().st_mode) == 0o600
+        lines, late = journal.read_on(late)
+        assert lines == kept
+        assert journal.read_on(late) == ([], late)
+    journal.append(Note(9), lasting=False)
+    assert journal.read_on(late)[0] == [Note(9)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_file_that_cannot_be_written_anew_stays_as_it_is(
+    journal: Journal[Note], path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    filled(journal, 6)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, step, fail)
+        with pytest.raises(AuditFailed, match="No space"):
+            journal.shorten(lambda note: note.number > 3)
+    assert path.read_bytes() == before
+    journal.shorten(lambda note: note.number > 3)
+    assert [line.number for line in journal.read() if isinstance(line, Note)] == [4, 5]
+
+
+def test_no_line_is_lost_to_who_writes_the_file_anew(journal: Journal[Note], path: Path) -> None:
+    """It waits for the lock of a file that is another's place by then."""
+    filled(journal, 1)
+    thread = threading.Thread(target=journal.append, args=(Note(7),), kwargs={"lasting": False})
+    anew = path.with_suffix(".anew")
+    anew.touch(0o600)
+    with path.open("ab") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        thread.start()
+        waits = rf"-> FLOCK .*:{path.stat().st_ino} "
+        until(lambda: re.search(waits, Path("/proc/locks").read_text()) is not None)
+        anew.replace(path)
+    thread.join()
+    assert list(journal.read()) == [Note(7)]
 
 
 def test_a_file_that_was_moved_away_is_begun_anew(journal: Journal[Note], path: Path) -> None:

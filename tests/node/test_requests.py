@@ -97,6 +97,29 @@ def test_of_two_answers_at_once_no_counts(node: Requests, owner: Requests, tmp_p
     assert node.approvals("carol", "room-1") == []
 
 
+def test_what_is_over_and_old_is_forgotten(
+    node: Requests, owner: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = [ask(node) for _ in range(6)]
+    for request in over:
+        owner.deny(request.id)
+    young, size = ask(node, client="dave"), (tmp_path / "requests.jsonl").stat().st_size
+    monkeypatch.setattr(requests, "_is_old", lambda request: request.id in {old.id for old in over})
+    kept = ask(node)
+    assert (tmp_path / "requests.jsonl").stat().st_size < size / 2
+    for side in (node, owner, Requests(tmp_path, "bob")):
+        assert [standing.request for standing in side.all()] == [young, kept]
+        with pytest.raises(Misuse, match="there is no request"):
+            side.find(over[0].id)
+    owner.approve(kept.id, "for the paper")
+    assert node.find(kept.id).note == "for the paper" and node.value(kept.id) == b"1"
+    assert [approval.request for approval in node.approvals("carol", "room-1")] == [kept.id]
+    before = (tmp_path / "requests.jsonl").stat().st_ino
+    node.sweep()
+    ask(node)
+    assert (tmp_path / "requests.jsonl").stat().st_ino == before  # most of it is needed
+
+
 @pytest.mark.parametrize("id", ["none", "../requests", "", "*"])
 def test_what_is_no_request_is_said(owner: Requests, id: str) -> None:
     for answer in (owner.approve, owner.deny, owner.value):

@@ -3,7 +3,7 @@
 A request keeps the value as it was when it was made: the caller can write anything into the object
 afterwards, so a yes is for the value kept and for nothing else. It outlives the client's room, for
 ``limits.REQUEST_DAYS``. The node adds and withdraws requests; the owner answers them from another
-process. Both only add lines to one journal.
+process. Both only add lines to one journal; the node takes out what is over and old.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from .. import limits, wire
 from ..errors import AuditFailed, LimitExceeded, Misuse, SyftError
 from ..messages import State, Value
-from .journal import Journal, sync_folder
+from .journal import Journal, Place, sync_folder
 from .records import Answered, PacketSource, pack, read_record
 from .release import Approval, Policy
 
@@ -83,7 +83,7 @@ class Requests:
         )
         self._standings: dict[str, Standing] = {}
         self._approved: dict[tuple[str, str], dict[str, Approval]] = {}  # by client and room, then by request
-        self._read_to = 0
+        self._read_to = Place()
         self._lock = threading.Lock()  # of what has been read: it never waits for a disk to write
         self._writing = threading.RLock()
 
@@ -94,7 +94,11 @@ class Requests:
             return list(self._standings.values())
 
     def _read_on(self) -> None:
-        lines, self._read_to = self._journal.read_on(self._read_to)
+        lines, place = self._journal.read_on(self._read_to)
+        if place.head != self._read_to.head:  # it has been shortened
+            self._standings.clear()
+            self._approved.clear()
+        self._read_to = place
         for line in lines:
             self._take(line)
 
@@ -149,6 +153,7 @@ class Requests:
             )
         with self._writing:
             self._check_space(client, len(value))
+            self._shorten()
             id, now = secrets.token_hex(6), datetime.now(UTC)
             request = Request(id, now, client, room, object, dtype, shape, len(value), tuple(policies), reason)
             self._keep(request.id, value)
@@ -234,6 +239,14 @@ class Requests:
                 self._answer(standing.request.id, State.WITHDRAWN, "its value is lost")
         for path in values.values():
             self._forget(path)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """Forget what is over and too old to be listed, once that is most of all requests. Raises AuditFailed."""
+        standings = self.all()
+        over = {s.request.id for s in standings if not s.is_kept and _is_old(s.request)}
+        if 2 * len(over) > len(standings):
+            self._journal.shorten(lambda line: line.id not in over)
 
     # ---- the owner's side ----
 
