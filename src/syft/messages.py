@@ -17,6 +17,7 @@ from .wire import Id, Meta, Name
 Tag = Annotated[str, msgspec.Meta(max_length=limits.MAX_TAG_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=limits.MAX_TAGS)]
 Description = Annotated[str, msgspec.Meta(max_length=limits.MAX_DESCRIPTION_LENGTH)]
+Reason = Annotated[str, msgspec.Meta(max_length=limits.MAX_DESCRIPTION_LENGTH, pattern=r"\S")]
 SeedNumber = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_SEED)]
 Results = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.MAX_RESULTS)]
 
@@ -179,7 +180,7 @@ class Ask(Message):
     """Ask the owner of a node to let the caller get ``id`` as it is now. -> Asked"""
 
     id: Id
-    reason: Description
+    reason: Reason
 
 
 class Inquire(Message):

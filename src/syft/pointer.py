@@ -142,15 +142,17 @@ class PointerTensor(torch.Tensor):
         self._leave(spent)
         return fetched
 
-    def request(self, reason: str = "") -> Request:
+    def request(self, reason: str) -> Request:
         """Ask the owner of the object's worker, a node, to let you get it as it is now.
 
         After a yes, the request's ``get`` gives the value, and so does that of the pointer.
 
         Raises:
-            Misuse: the worker is no node, or nothing private keeps you from getting the object.
+            Misuse: there is no reason; the worker is no node; or nothing private keeps you from getting the object.
             LimitExceeded: the value or the reason is too large, or you have too many requests there.
         """
+        if not reason.strip():
+            raise Misuse("a request says what the value is for", mend='x.request(reason="the mean, for the paper")')
         return cast(Request, self._handle.location.ask(self._handle.id, reason))
 
     def remote_get(self, *, user: str = "") -> PointerTensor:

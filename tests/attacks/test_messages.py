@@ -69,6 +69,8 @@ MALFORMED = {
     "too many tags": _raw("describe", 1, ["#x"] * (1 << 16), ""),
     "a long tag of an object": _raw("describe", 1, ["#" * (1 << 16)], ""),
     "a long description": _raw("describe", 1, [], "x" * (limits.MAX_DESCRIPTION_LENGTH + 1)),
+    "a request without a reason": _raw("ask", 1, ""),
+    "a request with a blank reason": _raw("ask", 1, " \n\u2003"),
     "bytes": _raw("run", "aten::neg", [b"\x80\x04K\x01."], {}, [1]),
     "a map as argument": _raw("run", "aten::neg", [{"a": 1}], {}, [1]),
     "a time": _raw("run", "aten::neg", [_ext(-1, b"\0\0\0\0")], {}, [1]),

@@ -486,6 +486,9 @@ def test_requests_that_mean_nothing_are_refused(ward):
         sy.send(torch.ones(1), sy.VirtualWorker(id="mine")).request(reason="why not")
     with pytest.raises(Misuse, match=r"x\.get\(\)"):
         sy.send(torch.ones(1), ward).request(reason="why not")
+    for blank in ("", " \n"):
+        with pytest.raises(Misuse, match=r"what the value is for\nx\.request\(reason="):
+            data(ward, "heart").sum().request(reason=blank)
 
 
 # ---- written down ------------------------------------------------------------------------------
