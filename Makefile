@@ -51,7 +51,7 @@ $(USER_READY): .venv/.torch-$(TORCH) pyproject.toml Makefile
 	touch $@
 
 $(DEV_READY): .venv/.torch-$(TORCH) pyproject.toml
-	$(PIP) install --editable '.[demo,sandbox,nodes,ray,dev]'
+	$(PIP) install --editable '.[demo,sandbox,nodes,health,ray,dev]'
 	touch $@ $(USER_READY)
 
 $(FUZZ_READY): $(DEV_READY)

@@ -68,7 +68,7 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
     ``with sy.connect(...) as bob:``.
     Raises BadCertificate, Misuse, WorkerShut: see :func:`syft.node.client.connect`.
     """
-    from .node.client import connect  # gRPC is an extra
+    from .node.client import connect  # what it needs is an extra
 
     return connect(address, certs, id)
 

@@ -150,21 +150,28 @@ def serve(
     metrics_open: Annotated[
         bool, typer.Option("--metrics-open", help="Let others read the metrics too; they need no certificate.")
     ] = False,
+    health: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve gRPC's health check there, to this machine alone.")
+    ] = None,
+    health_open: Annotated[
+        bool, typer.Option("--health-open", help="Let others check the health too; they need no certificate.")
+    ] = False,
     engine: Annotated[Engine, typer.Option(help="Where rooms run: here, or on a Ray cluster.")] = Engine.LOCAL,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop also when the standard input ends.")] = False,
 ) -> None:
     """Serve data to those whom the config allows, until Ctrl-C, SIGTERM or SIGHUP."""
     with _needs_nodes():
-        from .node.config import metrics_address
+        from .node.config import unguarded_address
         from .node.serve import serve
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-        measured = None if metrics is None else metrics_address(metrics, open_to_others=metrics_open)
+        measured = None if metrics is None else unguarded_address("--metrics", metrics, open_to_others=metrics_open)
+        checked = None if health is None else unguarded_address("--health", health, open_to_others=health_open)
 
         def tell(line: str) -> None:
             typer.echo(f"{id}: {line}")
 
-        serve(config, id, listen, certs, tell, measured, until_eof=until_eof, on_ray=engine is Engine.RAY)
+        serve(config, id, listen, certs, tell, measured, checked, until_eof=until_eof, on_ray=engine is Engine.RAY)
     typer.echo(f"{id}: stopped")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 import torch
@@ -14,11 +13,13 @@ import torch
 import syft as sy
 from syft.ids import new_id
 from syft.messages import Release, Run
-from syft.node import certs
-from syft.node.certs import Bundle, tls_name
+from syft.node import certs, connection
+from syft.node.certs import Bundle
 from syft.node.client import NodeWorker
-from syft.node.link import OPTIONS
+from syft.node.config import parse_address
+from syft.node.connection import Connection
 from syft.node.local import LocalNode
+from syft.node.tls import context
 
 from ..helpers import config_with_data, data_set
 
@@ -91,20 +92,18 @@ def mallory(fort: LocalNode, mallory_certificate: Path) -> Iterator[Attacker]:
 
 
 @pytest.fixture
-def dial(fort: Any) -> Iterator[Any]:
+def dial(fort: LocalNode) -> Iterator[Callable[[Path], Connection]]:
     """Connect with a certificate."""
     opened = []
 
-    def dial(certificate: Path) -> grpc.Channel:
-        bundle = Bundle.load(certificate)
-        credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
-        options = [*OPTIONS, ("grpc.ssl_target_name_override", tls_name(fort.name))]
-        opened.append(grpc.secure_channel(fort.address, credentials, options))
+    def dial(certificate: Path) -> Connection:
+        tls = context(Bundle.load(certificate), server_side=False)
+        opened.append(connection.dial(parse_address(fort.address), tls, fort.name))
         return opened[-1]
 
     yield dial
-    for channel in opened:
-        channel.close()
+    for each in opened:
+        each.close()
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import grpc
 import msgspec
 import pytest
 import torch
@@ -48,6 +47,7 @@ from syft.messages import (
 )
 from syft.node.channel import Channel
 from syft.node.client import NodeWorker
+from syft.node.connection import Connection
 from syft.node.link import Link
 from syft.node.local import LocalNode
 from syft.wire import Meta, Ref, Reference
@@ -68,9 +68,9 @@ def client(fort: LocalNode, authority: Path) -> Iterator[NodeWorker]:
 class Rogue:
     """Mallory's node, as a delegate of a client."""
 
-    def __init__(self, address: str, connection: grpc.Channel, client: NodeWorker) -> None:
+    def __init__(self, address: str, dial: Callable[[], Connection], client: NodeWorker) -> None:
         token = client._channel.request(Delegate("mallory")).token
-        link = Link(address, connection, token)
+        link = Link(address, dial, token)
         self._channel = Channel("fort", link)
         link.listen(self._channel.arrived, self._channel.lose, self._channel.expects)
 
@@ -83,7 +83,7 @@ class Rogue:
 
 @pytest.fixture
 def rogue(fort: LocalNode, dial: Any, mallory_certificate: Path, client: NodeWorker) -> Iterator[Rogue]:
-    rogue = Rogue(fort.address, dial(mallory_certificate), client)
+    rogue = Rogue(fort.address, lambda: dial(mallory_certificate), client)
     yield rogue
     rogue.close()
 

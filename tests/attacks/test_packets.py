@@ -1,27 +1,35 @@
-"""Bytes on a gRPC stream, from a caller with a valid certificate: garbage, half records, replays, floods."""
+"""Bytes from a caller with a valid certificate: garbage, half records, replays, floods."""
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import secrets
+import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import msgspec
 import pytest
 import torch
 
 from syft import limits, wire
+from syft.errors import WorkerShut
 from syft.messages import Get, Put, Run
-from syft.node.link import DELIVER, SESSION
-from syft.node.records import Answered, Batch, Opening, PacketSource, Welcome, pack, read_record
+from syft.node.certs import Bundle
+from syft.node.config import parse_address
+from syft.node.connection import Connection
+from syft.node.local import LocalNode
+from syft.node.records import Answered, Batch, Delivery, Opening, PacketSource, Welcome, pack, read_record
+from syft.node.tls import PROTOCOL, context
 from syft.wire import Ref
 
 pytestmark = pytest.mark.in_process
 
-SECONDS = 20
+CUT = "cut"
+
+Dial = Callable[[Path], Connection]
 
 
 def _bytes(*messages: Any) -> list[bytes]:
@@ -32,26 +40,24 @@ def _opening(session: str | None = None, received: int = 0, resumes: bool = Fals
     return Opening(session or secrets.token_hex(16), received, resumes)
 
 
-def _answers(channel: grpc.Channel, packets: list[bytes], method: str = SESSION, wanted: int = 1) -> list[Any]:
-    """Send packets, and hang up after the answers ``wanted``; return what comes back, and how the stream ended."""
-    sent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+def _answers(connection: Connection, packets: list[bytes], wanted: int = 1) -> list[Any]:
+    """Send packets, and say goodbye after the answers ``wanted``; return what comes back, and why it ended."""
     for packet in packets:
-        sent.put(packet)
-    if not wanted:
-        sent.put(None)
-    stream = channel.stream_stream(method)(iter(sent.get, None), timeout=SECONDS)
-    source, records = PacketSource(stream), []
+        connection.send(packet)
+    return _heard(connection, wanted)
+
+
+def _heard(connection: Connection, wanted: int = 1) -> list[Any]:
+    source, records = PacketSource(connection), []
     try:
         while True:
-            records.append(read_record(source))
             if len(records) == wanted:
-                sent.put(None)
+                connection._duplex.finish()
+            records.append(read_record(source))
     except EOFError:
-        return [*records, grpc.StatusCode.OK]
-    except grpc.RpcError as error:
-        return [*records, error.code()]
-    finally:
-        sent.put(None)
+        return [*records, CUT]
+    except WorkerShut as ended:
+        return [*records, str(ended)]
 
 
 _head = struct.Struct("<IQ").pack
@@ -70,8 +76,10 @@ BROKEN = {
     "a length of 64 bits": [_head(1, (1 << 64) - 1)],
     "a file that did not come": [_head(1, 1 << 63)],
     "an opening of another kind": _bytes(_batch),
-    "a negative count": [*pack([msgspec.msgpack.encode(("x", -1, False))])],
-    "a long name": [*pack([msgspec.msgpack.encode(("x" * 1000, 0, False))])],
+    "a negative count": [*pack([msgspec.msgpack.encode(("opening", "x", -1, False))])],
+    "a long name": [*pack([msgspec.msgpack.encode(("opening", "x" * 1000, 0, False))])],
+    "an opening with memory": [*pack([*wire.encode(_opening()), bytes(100)])],
+    "a long opening": [_head(1, limits.PACKET_BYTES + 1)],
     "a session that is not known": _bytes(_opening(resumes=True)),
     "a packet of garbage after the opening": [*_good, secrets.token_bytes(1000)],
     "a gap in the numbers": _bytes(_opening(), _batch, Batch(9, True, 0, [Get(1)])),
@@ -79,72 +87,108 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("packets", BROKEN.values(), ids=BROKEN.keys())
-def test_broken_bytes_end_their_session(dial: Any, mallory_certificate: Path, packets: list[bytes]) -> None:
-    ended = _answers(dial(mallory_certificate), packets)[-1]
-    assert ended in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.NOT_FOUND)
+def test_broken_bytes_end_their_session(dial: Dial, mallory_certificate: Path, packets: list[bytes]) -> None:
+    assert _answers(dial(mallory_certificate), packets)[-1] != CUT
 
 
 @pytest.mark.parametrize("cut", [1, 3, 5, 11, 13, 20])
-def test_half_a_record_is_not_taken(dial: Any, mallory_certificate: Path, cut: int) -> None:
+def test_half_a_record_is_not_taken(dial: Dial, mallory_certificate: Path, cut: int) -> None:
     opening, batch = _bytes(_opening())[0], _bytes(_batch)[0]
-    assert _answers(dial(mallory_certificate), [opening[:cut]], wanted=0)[-1] is grpc.StatusCode.OK
+    assert _answers(dial(mallory_certificate), [opening[:cut]], wanted=0) == [CUT]
     records = _answers(dial(mallory_certificate), [opening, batch[:cut]])
     assert len(records) == 2 and wire.decode(records[0], Welcome).accepted == 0
 
 
-def test_what_is_recorded_and_played_again_runs_once(dial: Any, mallory_certificate: Path, authority: Path) -> None:
+def test_what_is_recorded_and_played_again_runs_once(dial: Dial, mallory_certificate: Path, authority: Path) -> None:
     session = _opening()
     put, add = Put(1, torch.zeros(1)), Run("aten::add_.Tensor", [Ref(1), torch.ones(1)], {}, ())
     recorded = _bytes(session, Batch(1, True, 0, [put]), Batch(2, True, 0, [add]))
-    first, again = dial(mallory_certificate), dial(mallory_certificate)
-    _answers(first, recorded, wanted=2)
+    _answers(dial(mallory_certificate), recorded, wanted=2)
     for _ in range(3):
-        records = _answers(again, recorded, wanted=2)
+        records = _answers(dial(mallory_certificate), recorded, wanted=2)
         assert wire.decode(records[0], Welcome).accepted == 2
-    records = _answers(again, _bytes(Opening(session.session, 2, True), Batch(3, True, 2, [Get(1)])), wanted=2)
+    records = _answers(
+        dial(mallory_certificate), _bytes(Opening(session.session, 2, True), Batch(3, True, 2, [Get(1)])), wanted=2
+    )
     assert wire.decode(records[-2], Answered).answer.value.tolist() == [1.0]
     # The same bytes by another's certificate are a session of that one's own, in which nothing of this is.
     other = _answers(dial(authority / "me"), _bytes(session, Batch(1, True, 0, [Get(1)])), wanted=2)
     assert wire.decode(other[0], Welcome).accepted == 0
     assert wire.decode(other[1], Answered).answer.code == "object-gone"
     resumed = _answers(dial(authority / "me"), _bytes(_opening("0" * 32, 0, resumes=True)))
-    assert resumed == [grpc.StatusCode.NOT_FOUND]
+    assert len(resumed) == 1 and "your room here has ended" in resumed[0]
 
 
-def test_more_sessions_than_the_owner_allows_are_refused_and_end(dial: Any, mallory_certificate: Path) -> None:
-    channel = dial(mallory_certificate)
-    streams = []
-    for _ in range(40):
-        sent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        for packet in _bytes(_opening()):
-            sent.put(packet)
-        streams.append((sent, channel.stream_stream(SESSION)(iter(sent.get, None), timeout=SECONDS)))
+def test_more_sessions_than_the_owner_allows_are_refused_and_end(dial: Dial, mallory_certificate: Path) -> None:
+    connections = [dial(mallory_certificate) for _ in range(40)]
+    for connection in connections:
+        connection.send(_bytes(_opening())[0])
     refused = 0
-    for sent, stream in streams:
+    for connection in connections:
         try:
-            read_record(PacketSource(stream))
-        except grpc.RpcError as error:
-            refused += error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        sent.put(_bytes(Batch(0, True, 0, []))[0])  # goodbye
-        sent.put(None)
+            read_record(PacketSource(connection))
+        except WorkerShut as error:
+            refused += "clients already" in str(error)
+        else:
+            connection.send(_bytes(Batch(0, True, 0, []))[0])  # goodbye
     assert refused >= 28
 
 
-def test_deliveries_that_nobody_expects(dial: Any, mallory_certificate: Path, fort: Any) -> None:
-    delivery = [msgspec.msgpack.encode(("guessed", "once", None, (), "", ()))]
-    records = _answers(dial(mallory_certificate), list(pack(delivery)), DELIVER, 0)
-    assert wire.decode(records[0], Answered).answer.code == "not-permitted"
+def test_deliveries_that_nobody_expects(dial: Dial, mallory_certificate: Path, fort: LocalNode) -> None:
+    delivery = Delivery("guessed", "once", msgspec.Raw(b"\xc0"), (), "", ())
+    connection = dial(mallory_certificate)
+    answer, ended = _answers(connection, list(pack([msgspec.msgpack.encode(delivery), bytes(100)])), wanted=2)
+    assert wire.decode(answer, Answered).answer.code == "not-permitted" and ended != CUT
     log = (fort.config.parent / "fort-state" / "audit.jsonl").read_text()
     assert '"ticket"' in log and "no client expects this delivery" in log
-    for broken in ([secrets.token_bytes(100)], [bytes(100)], list(pack([b"\xc0"])), list(pack([b"\x91" * 5000]))):
-        assert _answers(dial(mallory_certificate), broken, DELIVER, 0)[-1] is not grpc.StatusCode.DEADLINE_EXCEEDED
+    for broken in (["delivery"], ["delivery", *[None] * 6], ["delivery", *["x"] * 6], ["delivery", "x" * 1000]):
+        assert _answers(dial(mallory_certificate), list(pack([msgspec.msgpack.encode(broken)])))[-1] != CUT
 
 
-@pytest.mark.parametrize("method", ["/syft.Node/None", "/grpc.reflection.v1.ServerReflection/Info", "/", "/syft.Node/"])
-def test_other_methods_are_not_there(dial: Any, mallory_certificate: Path, method: str) -> None:
-    assert _answers(dial(mallory_certificate), [b"x"], method, 0)[-1] is grpc.StatusCode.UNIMPLEMENTED
+#: What comes where the length of a packet should: after it the connection is over, or it was cut off.
+RAW = {
+    "a packet beyond the bound": struct.pack("<I", limits.PACKET_BYTES + 1) + bytes(100),
+    "the longest packet": b"\xff\xff\xff\x7f",
+    "the last packet, which is the gate's to say": struct.pack("<I", 1 << 31),
+    "a last packet beyond the bound": b"\xff\xff\xff\xff",
+    "HTTP": b"GET / HTTP/1.1\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
 
 
-def test_a_packet_beyond_the_bound(dial: Any, mallory_certificate: Path) -> None:
-    ended = _answers(dial(mallory_certificate), [bytes(3 * limits.PACKET_BYTES)])[-1]
-    assert ended is grpc.StatusCode.RESOURCE_EXHAUSTED
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("sent", RAW.values(), ids=RAW.keys())
+def test_what_is_no_packet_ends_the_connection(
+    dial: Dial, mallory_certificate: Path, sent: bytes, opened: bool
+) -> None:
+    connection = dial(mallory_certificate)
+    if opened:
+        connection.send(_good[0])
+    connection._duplex.sendall(sent)
+    assert _heard(connection, wanted=-1)[-1] != CUT
+
+
+def test_half_a_packet_is_not_taken(dial: Dial, mallory_certificate: Path) -> None:
+    for cut in range(1, 8):
+        connection = dial(mallory_certificate)
+        connection._duplex.sendall((struct.pack("<I", 100) + bytes(100))[:cut])
+        assert _heard(connection, wanted=0) == [CUT]
+
+
+def test_signs_of_life_alone_are_no_burden(dial: Dial, mallory_certificate: Path, fort: LocalNode) -> None:
+    connection = dial(mallory_certificate)
+    for _ in range(1000):
+        connection._duplex.sendall(bytes(4096))
+    assert len(_answers(connection, _good)) == 2
+
+
+@pytest.mark.parametrize("protocols", [[], ["h2"], ["syft/0", "http/1.1"], [PROTOCOL + "0"]])
+def test_other_protocols_are_not_spoken(fort: LocalNode, mallory_certificate: Path, protocols: list[str]) -> None:
+    tls = context(Bundle.load(mallory_certificate), server_side=False)
+    tls.set_alpn_protocols(protocols)
+    with (
+        socket.create_connection(parse_address(fort.address)) as plain,
+        tls.wrap_socket(plain) as encrypted,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        assert encrypted.recv(1) == b""

@@ -55,7 +55,7 @@ def test_cut_while_idle(proxy, bob, report):
 def test_no_addition_is_lost_or_run_twice(proxy, bob, place, report):
     counter = sy.send(torch.zeros((), dtype=torch.int64), bob)
     assert counter.sum().item() == 0
-    proxy.fault = at_random(7, **{place: 0.05})
+    proxy.fault = at_random(7, **{place: 0.1})
     for step in range(1, ADDITIONS + 1):
         counter.add_(1)
         if step % 100 == 0:
@@ -206,7 +206,7 @@ def test_a_half_open_connection_is_noticed(proxy, node, authority, report):
     start = time.monotonic()
     assert x.sum().item() == 3
     took = time.monotonic() - start
-    assert took < limits.KEEPALIVE_SECONDS + limits.KEEPALIVE_TIMEOUT + 5
+    assert took < limits.SILENCE_SECONDS + 5
     report.took("back after a half-open connection", took)
     bob.shut()
 

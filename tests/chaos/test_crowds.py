@@ -60,7 +60,7 @@ def test_clients_do_not_disturb_one_another_and_all_is_given_back(node, authorit
         until(lambda: not counts or node.files() <= counts[0][0] + 2)
         counts.append((node.files(), node.threads()))
     report.found(f"files and threads after {', '.join(map(str, CROWDS))} clients", str(counts))
-    assert counts[-1][1] <= counts[-2][1] + 50  # gRPC keeps a thread for each client there was at one time
+    assert counts[-1][1] <= counts[0][1]
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_a_reader_that_does_not_read_fills_no_memory(node, proxy, authority, rep
     for reader in readers:
         reader.start()
     grown, seen, tick = 0, -1, threading.Event()
-    while seen < grown or not grown:  # until it has stood still for a while
+    while grown <= size or seen < grown:  # until it has stood still for a while
         seen = grown
         for _ in range(20):
             tick.wait(0.05)
             grown = max(grown, node.memory() - before)
     assert kept.sum().item() == 3 and not got
-    assert size < grown < limits.UNREAD_BYTES + 4 * size
+    assert grown < limits.UNREAD_BYTES + 4 * size
     report.found(f"memory that a gate keeps of {answers * size >> 20} MiB unread", f"{grown / 2**20:.0f} MiB")
     proxy.pace = None
     proxy.cut()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import queue
 import signal
+import socket
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
-import grpc
 import pytest
 import torch
 
@@ -21,12 +21,13 @@ from syft import limits
 from syft.errors import BadCertificate, GetNotPermitted, LimitExceeded, Misuse, WorkerShut
 from syft.messages import Delegate, Introduce
 from syft.node.audit import AuditLog, Entry
-from syft.node.certs import Bundle, tls_name
-from syft.node.config import Limits
+from syft.node.certs import Bundle
+from syft.node.config import Limits, parse_address
+from syft.node.connection import dial
 from syft.node.gate import Gate
-from syft.node.link import SESSION
 from syft.node.records import Opening
 from syft.node.release import Policy
+from syft.node.tls import context
 
 from ..helpers import until
 from . import fakes
@@ -61,18 +62,32 @@ def connects(node, authority):
     return True
 
 
-def test_calls_that_say_nothing_do_not_keep_others_out(narrow, authority):
-    me = Bundle.load(authority / "me")
-    credentials = grpc.ssl_channel_credentials(me.ca, me.key, me.cert)
-    options = [("grpc.ssl_target_name_override", tls_name("narrow"))]
-    said = [queue.SimpleQueue() for _ in range(limits.SESSIONS_OF_A_ROOM * 4 + limits.DELIVERIES)]
-    with grpc.secure_channel(narrow.address, credentials, options) as channel:
-        calls = [channel.stream_stream(SESSION)(iter(nothing.get, None)) for nothing in said]
-        until(lambda: len(list(Path(f"/proc/{narrow.process.pid}/task").iterdir())) > len(said))
-        assert connects(narrow, authority)
-        for nothing, call in zip(said, calls, strict=True):
-            nothing.put(None)
-            assert call.code() is not None  # it had ended before
+def test_connections_that_say_nothing_do_not_keep_others_out(narrow, authority):
+    place = parse_address(narrow.address)
+    tls = context(Bundle.load(authority / "me"), server_side=False)
+    strangers = [socket.create_connection(place) for _ in range(limits.ARRIVALS)]
+    silent = [dial(place, tls) for _ in range(limits.ARRIVALS)]
+    assert connects(narrow, authority)
+    for stranger in strangers:  # each made room for one who came later
+        stranger.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+        stranger.close()
+    assert sum(not has_ended(connection) for connection in silent) < limits.ARRIVALS
+    assert len(list(Path(f"/proc/{narrow.process.pid}/task").iterdir())) < 2 * limits.ARRIVALS
+    for connection in silent:
+        connection.close()
+
+
+def has_ended(connection):
+    """Whether the other side has hung up; one that has not hears nothing."""
+    connection.socket.setblocking(False)
+    try:
+        return connection.socket.recv(1) == b""
+    except ssl.SSLWantReadError:
+        return False
+    except OSError:
+        return True
 
 
 def test_what_a_node_keeps_for_one_client_is_bounded(bob):
@@ -118,7 +133,7 @@ def threads():
 
 
 def gate_of(engine, clients):
-    return Gate(SimpleNamespace(name="bob"), engine, fakes.state(Limits(clients=clients)))
+    return Gate("bob", lambda worker, address: None, engine, fakes.state(Limits(clients=clients)))
 
 
 def test_a_room_that_is_long_in_opening_keeps_its_place_and_nobody_waiting(threads):

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import syft as sy
 from bench.processes import children
+from syft import limits
 from syft.errors import BadConfig, GetNotPermitted, NodeError, WorkerShut
-from syft.node.certs import tls_name
-from syft.node.config import metrics_address
+from syft.node.config import parse_address, unguarded_address
 from syft.node.health import Health
 from syft.node.local import LocalNode
 
@@ -140,14 +140,14 @@ def test_a_reader_that_says_nothing_does_not_keep_the_others_out(node, url):
 )
 def test_only_this_machine_unless_said_so(address, told):
     with pytest.raises(BadConfig, match=told):
-        metrics_address(address, open_to_others=False)
+        unguarded_address("--metrics", address, open_to_others=False)
 
 
 @pytest.mark.parametrize(
     ("address", "others"), [("127.0.0.1:0", False), ("[::1]:9101", False), ("localhost:1", False), ("0.0.0.0:1", True)]
 )
 def test_where_they_may_be(address, others):
-    assert str(metrics_address(address, open_to_others=others)) == address
+    assert str(unguarded_address("--metrics", address, open_to_others=others)) == address
 
 
 def test_a_port_that_is_taken_ends_the_start_with_a_line(authority):
@@ -160,37 +160,48 @@ def test_a_port_that_is_taken_ends_the_start_with_a_line(authority):
 # ---- health ------------------------------------------------------------------------------------
 
 
-def channel_to(node, bundle):
-    credentials = grpc.ssl_channel_credentials(
-        *((bundle / name).read_bytes() for name in ("ca.pem", "key.pem", "cert.pem"))
-    )
-    options = [("grpc.ssl_target_name_override", tls_name(node.name))]
-    return grpc.secure_channel(node.address, credentials, options)
-
-
 def check(stub, service=""):
     return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5, wait_for_ready=True).status
 
 
-def test_health_is_for_those_who_have_a_certificate(node):
-    with grpc.insecure_channel(node.address) as channel, pytest.raises(grpc.RpcError):
-        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+@pytest.fixture
+def stub():
+    """Of a health service, with which it is given."""
+    service = Health(parse_address("127.0.0.1:0", lowest=0))
+    with grpc.insecure_channel(str(service.address)) as channel:
+        yield service, health_pb2_grpc.HealthStub(channel)
+    service.close()
 
 
-def test_nobody_watches(node, authority):
-    with channel_to(node, authority / "me") as channel, pytest.raises(grpc.RpcError) as refused:
-        next(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="x" * 1000), timeout=5))
+def test_a_node_tells_its_health_on_request(authority):
+    with LocalNode(authority, "well", options=["--health", "127.0.0.1:0"]) as node:
+        (address,) = re.findall(r"health at (\S+)", node.said)
+        with grpc.insecure_channel(address) as channel:
+            assert check(health_pb2_grpc.HealthStub(channel)) == SERVING
+
+
+def test_health_of_the_node_until_its_end(stub):
+    service, asked = stub
+    assert check(asked) == check(asked, "syft.Node") == SERVING
+    with pytest.raises(grpc.RpcError) as unknown:
+        check(asked, "other")
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    service.enter_graceful_shutdown()
+    assert check(asked) == check(asked, "syft.Node") == NOT_SERVING
+
+
+def test_nobody_watches_and_nobody_asks_at_length(stub):
+    _, asked = stub
+    with pytest.raises(grpc.RpcError) as refused:
+        next(asked.Watch(health_pb2.HealthCheckRequest(service="x"), timeout=5))
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.RpcError) as refused:
+        check(asked, "x" * limits.MAX_CHECK_BYTES)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_node_is_healthy_until_its_end(node, authority):
-    with channel_to(node, authority / "me") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        assert check(stub) == check(stub, "syft.Node") == SERVING
-        with pytest.raises(grpc.RpcError) as unknown:
-            check(stub, "other")
-        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
-    health = Health()
-    health.enter_graceful_shutdown()
-    for service in ("", "syft.Node"):
-        assert health.Check(health_pb2.HealthCheckRequest(service=service), None).status == NOT_SERVING
+def test_a_taken_address_for_health_is_said(authority):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(NodeError, match=f"--health: nothing can listen at {address}"):
+            LocalNode(authority, "late", options=["--health", address])

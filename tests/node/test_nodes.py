@@ -6,7 +6,6 @@ import gc
 import re
 import socket
 
-import grpc
 import pytest
 import torch
 from torch import nn
@@ -25,8 +24,11 @@ from syft.errors import (
 )
 from syft.node import certs
 from syft.node.certs import Bundle
+from syft.node.config import parse_address
+from syft.node.connection import dial
 from syft.node.link import Link
 from syft.node.local import LocalNode
+from syft.node.tls import context
 
 from ..helpers import is_empty
 
@@ -315,12 +317,13 @@ def test_why_no_node_answers_is_said(authority, address, told):
         sy.connect(address, certs=authority / "me")
 
 
-def test_a_link_that_meets_nobody_says_why(authority):
-    me = Bundle.load(authority / "me")
-    for address, told in (("127.0.0.1:1", "Connection refused"), ("nowhere.invalid:1", "(?i:dns|name)")):
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(me.ca, me.key, me.cert))
-        with pytest.raises(WorkerShut, match=rf"{address} cannot be reached: .*{told}"):
-            Link(address, channel, "session")
+@pytest.mark.parametrize(
+    ("address", "told"), [("127.0.0.1:1", "Connection refused"), ("nowhere.invalid:1", "(?i:name)")]
+)
+def test_a_link_that_meets_nobody_says_why(authority, address, told):
+    tls = context(Bundle.load(authority / "me"), server_side=False)
+    with pytest.raises(WorkerShut, match=rf"{address} cannot be reached: .*{told}"):
+        Link(address, lambda: dial(parse_address(address), tls, "bob"), "session")
 
 
 def test_the_authority_of_another_is_said(authority, tmp_path, nodes):

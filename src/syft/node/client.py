@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, cast
 
-import grpc
 from msgspec.structs import replace
 
 from .. import limits, outline
@@ -40,10 +39,12 @@ from ..wire import Reference
 from ..workers import BaseWorker, forget_worker, get_worker, known_workers
 from . import progress
 from .callbacks import Callbacks
-from .certs import AUTHORITY, CERTIFICATE, KEY, Bundle, name_in, tls_name
+from .certs import AUTHORITY, Bundle
 from .channel import Channel
 from .config import Address, parse_address
-from .link import CALLER_OPTIONS, Link
+from .connection import Connection, dial
+from .link import Link
+from .tls import context
 
 
 class NodeWorker(BaseWorker):
@@ -177,11 +178,11 @@ class Door(NamedTuple):
 
     caller: str
     address: str
-    dial: Callable[[], grpc.Channel]
+    dial: Callable[[], Connection]
 
     def open(self, session: str) -> Link:
         """Begin a session. Raises WorkerShut."""
-        return Link(self.address, self.dial(), session)
+        return Link(self.address, self.dial, session)
 
 
 def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorker:
@@ -203,12 +204,11 @@ def connect(address: str, certs: str | Path, id: str | None = None) -> NodeWorke
         raise Misuse(str(error), mend="Ask the node's owner for its address.") from error
     bundle = Bundle.load(certs)
     outline.start_warming()
-    name = _name_at(place, certs)
+    tls = context(bundle, server_side=False)
+    name = _name_at(place, tls, certs)
     if id not in (None, name):
         raise BadCertificate(f"the node at {address} is {name}'s, not {id}'s", mend="Ask its owner for its address.")
-    credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
-    options = [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(name))]
-    door = Door(bundle.name, address, lambda: grpc.secure_channel(address, credentials, options))
+    door = Door(bundle.name, address, lambda: dial(place, tls, name))
     link = door.open(secrets.token_hex(16))
     channel = Channel(name, link, most=link.most, wait=lambda answer: progress.wait(answer, link.traffic, name))
     link.listen(channel.arrived, channel.lose, channel.expects)
@@ -231,19 +231,10 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _name_at(address: Address, certs: str | Path) -> str:
-    """Ask the node at ``address`` for its certificate, and return the name in it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # its name is what we ask for; the connection that follows is held to it
-    context.load_verify_locations(Path(certs) / AUTHORITY)
-    context.load_cert_chain(Path(certs) / CERTIFICATE, Path(certs) / KEY)
-    context.set_alpn_protocols(["h2"])
+def _name_at(address: Address, tls: ssl.SSLContext, certs: str | Path) -> str:
+    """Ask the node at ``address`` for its certificate, and return the name in it; connections are then held to it."""
     try:
-        with (
-            socket.create_connection(address, timeout=limits.CONNECT_SECONDS) as plain,
-            context.wrap_socket(plain) as secure,
-        ):
-            certificate = secure.getpeercert(binary_form=True)
+        connection = dial(address, tls)
     except (OSError, ValueError) as error:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):  # that is a connection cut
             raise BadCertificate(
@@ -251,4 +242,5 @@ def _name_at(address: Address, certs: str | Path) -> str:
                 mend="The two of you need bundles of one authority; ask its owner which.",
             ) from error
         raise WorkerShut(f"no node answers at {address}: {_reason(error)}", mend=_ADVICE) from error
-    return name_in(certificate or b"")
+    connection.close()
+    return connection.peer

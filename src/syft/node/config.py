@@ -128,23 +128,23 @@ def parse_address(text: str, *, lowest: int = 1) -> Address:
     return Address(match["six"] or match["host"], int(match["port"]))
 
 
-def metrics_address(text: str, *, open_to_others: bool) -> Address:
-    """Read where metrics are to be served; port 0 takes a free one.
+def unguarded_address(option: str, text: str, *, open_to_others: bool) -> Address:
+    """Read where ``option`` is to be served, without certificates; port 0 takes a free one.
 
     Raises BadConfig: it is no address, or one that others can reach, and it is not ``open_to_others``.
     """
     try:
         address = parse_address(text, lowest=0)
     except ValueError as error:
-        raise BadConfig(f"--metrics: {error}") from error
+        raise BadConfig(f"{option}: {error}") from error
     try:
         alone = ipaddress.ip_address(address.host).is_loopback
     except ValueError:
         alone = address.host == "localhost"
     if not alone and not open_to_others:
         raise BadConfig(
-            f"--metrics: others can reach {address}, and metrics are read without a certificate",
-            mend="Take an address of this machine alone, 127.0.0.1; or say --metrics-open if you mean it.",
+            f"{option}: others can reach {address}, and what is there is read without a certificate",
+            mend=f"Take an address of this machine alone, 127.0.0.1; or say {option}-open if you mean it.",
         )
     return address
 

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-import grpc
 import msgspec
 
-from .. import limits, wire
-from ..errors import LimitExceeded, NotPermitted, SyftError, WorkerNotFound
+from .. import limits
+from ..errors import (
+    BadCertificate,
+    LimitExceeded,
+    MalformedMessage,
+    NotPermitted,
+    SyftError,
+    WorkerNotFound,
+    WorkerShut,
+)
 from ..messages import Expect, Get, Give, Retire
+from .connection import Connection
 from .counts import Counts
-from .link import DELIVER, text_of
+from .link import text_of
 from .records import (
     Delivery,
     Frames,
     PacketSource,
     numbered,
-    pack,
-    read_head,
     read_into_files,
     read_record_into_files,
     size_of,
@@ -58,16 +65,16 @@ class Deliveries:
         self,
         worker: str,
         most: int,
-        dial: Callable[[str, str], grpc.Channel],
+        dial: Callable[[str, str], Connection],
         counts: Counts,
         refused: Callable[[str], None],
     ) -> None:
         self._worker, self._most, self._dial, self._counts, self._refused = worker, most, dial, counts, refused
-        self._lock = threading.Lock()
+        self._lock, self._places = threading.Lock(), threading.BoundedSemaphore(limits.DELIVERIES)
         self._closed = threading.Event()
         self._tickets: dict[str, _Ticket] = {}
-        self._calls: dict[Tenancy, set[grpc.Call]] = {}  # under way
-        self._connections: dict[tuple[str, str], grpc.Channel] = {}  # a connection in use is not among them
+        self._calls: dict[Tenancy, set[Connection]] = {}  # under way
+        self._connections: dict[tuple[str, str], Connection] = {}  # a connection in use is not among them
 
     # ---- away ----
 
@@ -102,29 +109,38 @@ class Deliveries:
         self._counts.gave(size_of(frames))
         with self._lock:
             self._calls.setdefault(tenancy, set())
-        for pause in (*limits.RECONNECT_PAUSES, None):
-            with self._lock:
-                connection = self._connections.pop(place, None)
-            connection = connection or self._dial(*place)
+        pauses = iter(limits.RECONNECT_PAUSES)
+        while True:
             try:
-                call = connection.stream_stream(DELIVER)(pack(frames))
-                with self._lock:
-                    self._calls[tenancy].add(call)
-                answer = read_record_into_files(PacketSource(call), limits.PACKET_BYTES)
-                break
-            except (grpc.RpcError, EOFError, LimitExceeded) as error:
-                connection.close()
+                return self._attempt(tenancy, place, frames)
+            except (OSError, EOFError, BadCertificate, LimitExceeded, MalformedMessage, WorkerShut) as error:
+                pause = next(pauses, None)
                 if pause is None or self._closed.wait(pause) or tenancy not in self._calls:
                     raise WorkerNotFound(
                         f"{self._worker} cannot reach {place[0]} at {place[1]}: {text_of(error)}",
                         where=self._worker,
                     ) from error
+
+    def _attempt(self, tenancy: Tenancy, place: tuple[str, str], frames: Frames) -> Frames:
+        """Send a record, and return the answer to it. Raises OSError, EOFError, SyftError."""
         with self._lock:
-            self._calls.get(tenancy, set()).discard(call)
-            if not self._closed.is_set() and len(self._connections) < limits.CONNECTIONS:
-                connection, self._connections[place] = self._connections.get(place), connection
-        if connection is not None:
+            connection = self._connections.pop(place, None)
+        connection = connection or self._dial(*place)
+        with self._lock:
+            self._calls[tenancy].add(connection)
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it is refused, and the answer says why
+                connection.send_record(frames)
+            answer = read_record_into_files(PacketSource(connection), limits.PACKET_BYTES)
+        except BaseException:
             connection.close()
+            raise
+        with self._lock:
+            self._calls.get(tenancy, set()).discard(connection)
+            if self._closed.is_set() or len(self._connections) >= limits.CONNECTIONS:
+                connection.close()
+            else:
+                self._connections[place] = connection
         return answer
 
     # ---- here ----
@@ -141,27 +157,24 @@ class Deliveries:
         """Expect nothing more for a room that is gone, and hand nothing more away."""
         with self._lock:
             for call in self._calls.pop(tenancy, ()):
-                call.cancel()
+                call.hang_up()
             self._tickets = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is not tenancy}
 
-    def receive(self, sender: str, source: PacketSource, begun: Callable[[], None]) -> Frames:
+    def receive(self, sender: str, source: PacketSource, delivery: Delivery, lengths: Sequence[int]) -> Frames:
         """Take a delivery of another node, if it bears a ticket of a client here; return the answer.
 
-        ``begun`` is called when it has shown its ticket.
+        Args:
+            lengths: of the frames that have yet to be read from ``source``.
 
-        Raises EOFError, RpcError: it was cut off, and the ticket is still good; MalformedMessage: it cannot be
-        read; LimitExceeded, NotPermitted.
+        Raises EOFError: it was cut off, and the ticket is still good; LimitExceeded, NotPermitted.
         """
-        first, *lengths = read_head(source)
-        delivery = wire.unpack(source.read(first), Delivery)
         ticket = self._ticket(sender, delivery)
-        begun()
         with self._lock:
             is_first, ticket.attempt = not ticket.attempt, ticket.attempt or delivery.attempt
         if not is_first:  # it came before, and its answer was cut off
             return self._ticket(sender, delivery).answer.result()
         try:
-            memories = read_into_files(source, lengths, self._most)
+            memories = self._read(source, lengths)
         except BaseException:  # it was cut off, or is too large: the next attempt is the first again
             with self._lock:
                 before, ticket.attempt, ticket.answer = ticket.answer, "", Future()
@@ -179,6 +192,17 @@ class Deliveries:
             ticket.answer.set_exception(error)
         return ticket.answer.result()
 
+    def _read(self, source: PacketSource, lengths: Sequence[int]) -> Frames:
+        """Read the memory of a delivery, with as many others as the gate takes. Raises EOFError, LimitExceeded."""
+        if not self._places.acquire(timeout=limits.CONNECT_SECONDS):
+            raise LimitExceeded(
+                f"this node takes {limits.DELIVERIES} deliveries already", where=self._worker, mend="Move it later."
+            )
+        try:
+            return read_into_files(source, lengths, self._most)
+        finally:
+            self._places.release()
+
     def _ticket(self, sender: str, delivery: Delivery) -> _Ticket:
         """Return the ticket of a delivery. Raises NotPermitted: there is none, or it is another's, or used up."""
         with self._lock:
@@ -193,6 +217,6 @@ class Deliveries:
         with self._lock:
             self._closed.set()
             for call in (call for calls in self._calls.values() for call in calls):
-                call.cancel()
+                call.hang_up()
         for connection in self._connections.values():
             connection.close()

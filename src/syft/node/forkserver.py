@@ -1,7 +1,6 @@
 """The fork server: a warm process, with torch imported and nothing else, that rooms are forked from.
 
-It is forked itself before gRPC is imported and before any key is read, so that no room inherits
-either. The gate asks it for a room by sending it the room's end of a socket.
+It is forked itself before any key is read, so that no room inherits one. The gate asks it for a room by sending it the room's end of a socket.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class Forked:
 
 
 class ForkServer:
-    """The gate's side: start it once, before threads and gRPC; then :meth:`open_room`."""
+    """The gate's side: start it once, before threads; then :meth:`open_room`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

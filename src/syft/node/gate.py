@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-
-import grpc
 
 from .. import limits, wire
 from ..errors import AuditFailed, LimitExceeded, MalformedMessage, Misuse, NotPermitted, SyftError, WorkerShut
@@ -34,19 +33,22 @@ from ..messages import (
 )
 from ..wire import DTYPE_NAMES
 from .audit import Entry
-from .certs import Bundle, name_in, tls_name
+from .connection import Connection
 from .counts import Counts
 from .deliveries import Deliveries
 from .engines import Engine
-from .link import CALLER_OPTIONS, DELIVER, SESSION
+from .listener import Listener
 from .records import (
     Answered,
+    Delivery,
     Frames,
     Opening,
     PacketSource,
     Welcome,
     numbered,
     pack,
+    peek_tag,
+    read_head,
     read_record,
     read_record_into_files,
     size_of,
@@ -61,11 +63,17 @@ from .tenancy import Tenancy
 _log = logging.getLogger(__name__)
 
 
-class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The node's gRPC service: ``Session``, one stream a session, and ``Deliver``, from other nodes."""
+class Gate:
+    """What a node does for each caller: who goes on with a session, and what other nodes deliver.
 
-    def __init__(self, bundle: Bundle, engine: Engine, state: NodeState) -> None:
-        self._worker, self._bundle, self._engine, self._state = bundle.name, bundle, engine, state
+    Args:
+        worker: its name.
+        dial: connects to another node, by name and address.
+        engine: has its rooms.
+    """
+
+    def __init__(self, worker: str, dial: Callable[[str, str], Connection], engine: Engine, state: NodeState) -> None:
+        self._worker, self._dial, self._engine, self._state = worker, dial, engine, state
         self.counts = Counts()
         self._limits = state.limits
         self._tenancies: list[Tenancy] = []
@@ -75,19 +83,12 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._opening: dict[tuple[str, str], Future[Session]] = {}  # sessions whose rooms are being opened
         self._delegates: dict[tuple[str, str], Tenancy] = {}
         self._deliveries = Deliveries(
-            bundle.name,
+            worker,
             state.limits.room_bytes,
             self._dial,
             self.counts,
             lambda sender: self._note_refusal(sender, "ticket", "no client expects this delivery"),
         )
-
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        if details.method == SESSION:
-            return grpc.stream_stream_rpc_method_handler(self._serve)
-        if details.method == DELIVER:
-            return grpc.stream_stream_rpc_method_handler(self._receive)
-        return None
 
     def close(self) -> None:
         """End every room."""
@@ -107,40 +108,57 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     # ---- sessions ----
 
-    def _serve(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        caller = _caller(context)
-        source = PacketSource(packets)
-        patience = _patience(context)
-        try:
-            opening = wire.decode(read_record(source), Opening)
-            patience.cancel()
-            session = self._session(caller, opening)
-            stream = session.attach(opening.received)
-            welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
-        except (EOFError, grpc.RpcError):
-            return
-        except SyftError as error:
-            context.abort(_status(error), str(error))
+    def serve(self, connection: Connection, listener: Listener) -> None:
+        """Serve a caller, until one of the two hangs up."""
+        source = PacketSource(connection)
+        with suppress(EOFError, OSError):  # it was cut off, or the caller has left
+            try:
+                opening, lengths = _read_opening(source)
+                listener.settle(connection)
+                if isinstance(opening, Opening):
+                    self._converse(connection, source, opening)
+                    return
+                while isinstance(opening, Delivery):
+                    connection.send_record(self._receive(connection, source, opening, lengths))
+                    listener.unsettle(connection)
+                    opening, lengths = _read_opening(source)
+                    listener.settle(connection)
+            except SyftError as error:
+                connection.end(str(error))
+                connection.drain()
+        connection.close()
+
+    def _converse(self, connection: Connection, source: PacketSource, opening: Opening) -> None:
+        """Go on with a session, or begin one, and send its answers. Raises OSError; SyftError: the caller may not."""
+        caller = connection.peer
+        session = self._session(caller, opening)
+        stream = session.attach(opening.received)
+        welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
         threading.Thread(
             target=self._listen,
-            args=(source, session, opening.session, stream),
+            args=(connection, source, session, opening.session, stream),
             name=f"session of {caller}",
             daemon=True,
         ).start()
-        yield from pack(wire.encode(welcome))
-        while (item := stream.get()) is not None:
-            if isinstance(item, SyftError):
-                context.abort(_status(item), str(item))
-                return
-            try:
-                yield from pack(item)
-            except EOFError:  # the room has ended in the middle of its answer, or more private data enters
-                gone = session.await_ending(limits.GOODBYE_SECONDS) or away(self._worker)
-                if session.finish(gone, stream):
-                    self._end((caller, opening.session), session)
-                context.abort(_status(gone), str(gone))
-            session.read(stream, item)
-            self.counts.gave(size_of(item))
+        try:
+            connection.send_record(wire.encode(welcome))
+            while (item := stream.get()) is not None:
+                if isinstance(item, SyftError):
+                    connection.end(str(item))  # and who listens closes it
+                    return
+                try:
+                    connection.send_record(item)
+                except EOFError:  # the room has ended in the middle of its answer, or more private data enters
+                    gone = session.await_ending(limits.GOODBYE_SECONDS) or away(self._worker)
+                    if session.finish(gone, stream):
+                        self._end((caller, opening.session), session)
+                    connection.end(str(gone))
+                    return
+                session.read(stream, item)
+                self.counts.gave(size_of(item))
+        except OSError:  # who listens finds out as well, and closes it
+            pass
+        connection.hang_up()
 
     def _session(self, caller: str, opening: Opening) -> Session:
         """Return the session that a caller goes on with, or begins. Raises LimitExceeded, WorkerShut."""
@@ -220,23 +238,26 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         except AuditFailed as error:
             _log.error("%s: %s: %s, which is not in the audit log: %s", client, what, reason, error)
 
-    def _listen(self, source: PacketSource, session: Session, id: str, stream: Stream) -> None:
+    def _listen(self, connection: Connection, source: PacketSource, session: Session, id: str, stream: Stream) -> None:
         def end() -> None:
             self._end((session.caller, id), session)
 
         try:
             while session.accept(read_record_into_files(source, self._limits.room_bytes)):
                 pass
-        except (EOFError, grpc.RpcError):
+        except EOFError:
             stream.put(None)
             session.detach(stream, self._limits.grace_seconds, end)
         except (SyftError, OSError, MemoryError) as error:
             told = error if isinstance(error, SyftError) else LimitExceeded(f"{error}", where=self._worker)
             if session.finish(told, stream):
                 end()
+            connection.drain()
         else:
             if session.finish(None):
                 end()
+        finally:
+            connection.close()
 
     def _end(self, key: tuple[str, str], session: Session) -> None:
         """Forget a session that has ended; a client's own, with its room and all that led there."""
@@ -277,14 +298,6 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         if session is None:
             raise away(self._worker)
         session.answer(frames)
-
-    def _dial(self, worker: str, address: str) -> grpc.Channel:
-        """Connect to another node, in this node's name, making sure that it is ``worker``."""
-        bundle = self._bundle
-        credentials = grpc.ssl_channel_credentials(bundle.ca, bundle.key, bundle.cert)
-        return grpc.secure_channel(
-            address, credentials, [*CALLER_OPTIONS, ("grpc.ssl_target_name_override", tls_name(worker))]
-        )
 
     # ---- what the gate answers itself ----
 
@@ -391,37 +404,28 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Return the value that the owner let out by hand, as it was when it was asked for."""
         return numbered(read_record(PacketSource(iter([self._state.requests.value(request)]))), last)
 
-    def _receive(self, packets: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Take a delivery of another node."""
+    def _receive(
+        self, connection: Connection, source: PacketSource, delivery: Delivery, lengths: Sequence[int]
+    ) -> Frames:
+        """Take a delivery of another node; return the answer. Raises EOFError, OSError; SyftError: after the answer."""
         try:
-            answer = self._deliveries.receive(_caller(context), PacketSource(packets), _patience(context).cancel)
-        except (EOFError, grpc.RpcError):
-            return
-        except MalformedMessage as broken:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
-            return
-        except SyftError as error:
-            answer = failed(0, error)
-        yield from pack(answer)
+            return self._deliveries.receive(connection.peer, source, delivery, lengths)
+        except SyftError as refusal:  # the rest of the record is not read
+            connection.send_record(failed(0, refusal))
+            raise
 
 
-def _status(error: SyftError) -> grpc.StatusCode:
-    """How gRPC tells the end of a session; each is final for the caller's link."""
-    if isinstance(error, WorkerShut):
-        return grpc.StatusCode.NOT_FOUND
-    return grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, LimitExceeded) else grpc.StatusCode.INVALID_ARGUMENT
-
-
-def _patience(context: grpc.ServicerContext) -> threading.Timer:
-    """End a call unless it is cancelled in time: a call that says nothing holds a thread."""
-    timer = threading.Timer(limits.CONNECT_SECONDS, context.cancel)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def _caller(context: grpc.ServicerContext) -> str:
-    return name_in(context.auth_context()["x509_pem_cert"][0])
+def _read_opening(source: PacketSource) -> tuple[Opening | Delivery, list[int]]:
+    """Read what a caller wants, and how long the frames are that come with it. Raises EOFError, SyftError."""
+    first, *lengths = read_head(source)
+    if first > limits.PACKET_BYTES:
+        raise LimitExceeded(f"{first} bytes to say what is wanted")
+    head = source.read(first)
+    if peek_tag(head) == b"delivery":
+        return wire.unpack(head, Delivery), lengths
+    if lengths:
+        raise MalformedMessage("who opens a session brings no memory")
+    return wire.unpack(head, Opening), []
 
 
 def _asked(standings: Iterable[Standing]) -> Asked:

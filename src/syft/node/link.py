@@ -10,45 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 
-import grpc
-
 from .. import limits, wire
 from ..errors import LimitExceeded, SyftError, WorkerShut, printable
 from ..wire import Frame
+from .connection import Connection
 from .progress import Traffic
 from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
 
 _log = logging.getLogger(__name__)
-
-SERVICE = "syft.Node"
-SESSION = f"/{SERVICE}/Session"
-DELIVER = f"/{SERVICE}/Deliver"
-
-#: Of both sides. A side that hears nothing asks; one that is not answered gives the connection up.
-OPTIONS = [
-    ("grpc.max_receive_message_length", 2 * limits.PACKET_BYTES),
-    ("grpc.keepalive_time_ms", 1000 * limits.KEEPALIVE_SECONDS),
-    ("grpc.keepalive_timeout_ms", 1000 * limits.KEEPALIVE_TIMEOUT),
-    ("grpc.http2.ping_timeout_ms", 1000 * limits.KEEPALIVE_TIMEOUT),
-    ("grpc.http2.max_pings_without_data", 0),  # no end to asking while nothing else is said
-    ("grpc.http2.min_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
-]
-
-#: Of the side that calls: gRPC's own pauses between attempts to connect, which grow to minutes, are too long.
-CALLER_OPTIONS = [
-    *OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", int(1000 * limits.BACKOFF_SECONDS[0])),
-    ("grpc.max_reconnect_backoff_ms", int(1000 * limits.BACKOFF_SECONDS[1])),
-    ("grpc.min_reconnect_backoff_ms", 1000 * limits.CONNECT_SECONDS),
-]
-
-#: How a gate ends a session for good. After anything else the caller may come back.
-FINAL = {
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.INVALID_ARGUMENT,
-}
 
 
 class Link:
@@ -60,7 +29,7 @@ class Link:
 
     Args:
         address: of the node.
-        connection: to it.
+        dial: connects to it.
         session: the session's name, unguessable.
 
     Attributes:
@@ -71,11 +40,11 @@ class Link:
     def __init__(
         self,
         address: str,
-        connection: grpc.Channel,
+        dial: Callable[[], Connection],
         session: str,
     ) -> None:
         self.address, self.traffic = address, Traffic()
-        self._connection, self._session = connection, session
+        self._dial, self._session = dial, session
         self._lock = threading.Lock()
         self._unacknowledged: deque[tuple[int, list[bytes]]] = deque()
         self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
@@ -84,10 +53,8 @@ class Link:
         self._packets: SimpleQueue[bytes | None] = SimpleQueue()
         try:
             self._source = self._open_first()
-        except (grpc.RpcError, EOFError, SyftError) as error:
-            connection.close()
-            is_away = isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
-            what = "cannot be reached" if is_away else "does not let you in"
+        except (OSError, EOFError, SyftError) as error:
+            what = "does not let you in" if isinstance(error, SyftError) else "cannot be reached"
             raise WorkerShut(f"the node at {address} {what}: {text_of(error)}") from error
 
     def listen(
@@ -129,7 +96,7 @@ class Link:
             self._packets.put(None)
         if threading.current_thread() is not self._listener:
             self._listener.join(limits.GOODBYE_SECONDS)
-        self._connection.close()
+        self._connection.hang_up()
 
     def _put(self, packets: Iterable[bytes], queue: SimpleQueue[bytes | None] | None = None) -> None:
         for packet in packets:
@@ -141,24 +108,28 @@ class Link:
         for pause in limits.OPENING_PAUSES:
             try:
                 return self._open(resumes=False)
-            except (grpc.RpcError, EOFError) as dropped:
-                if _is_final(dropped) or self._closed.wait(pause):
+            except (OSError, EOFError):
+                if self._closed.wait(pause):
                     raise
         return self._open(resumes=False)
 
     def _open(self, *, resumes: bool) -> PacketSource:
-        """Connect, and send again what the gate has not had. Raises RpcError, EOFError, SyftError."""
+        """Connect, and send again what the gate has not had. Raises OSError, EOFError, SyftError."""
+        connection = self._dial()
         packets: SimpleQueue[bytes | None] = SimpleQueue()
         self._put(pack(wire.encode(Opening(self._session, self._received, resumes))), packets)
-        answers = self._connection.stream_stream(SESSION)(self._sent(packets))
-        source = PacketSource(self._count_received(answers))
-        patience = threading.Timer(limits.CONNECT_SECONDS, answers.cancel)
+        writer = threading.Thread(target=self._write, args=(connection, packets), name=f"to {self.address}")
+        writer.daemon = True
+        writer.start()
+        source = PacketSource(self._count_received(connection))
+        patience = threading.Timer(limits.CONNECT_SECONDS, connection.hang_up)
         patience.daemon = True
         patience.start()
         try:
             welcome = wire.decode(read_record(source), Welcome)
-        except (grpc.RpcError, EOFError, SyftError):
+        except (EOFError, SyftError):
             packets.put(None)
+            connection.close()
             raise
         finally:
             patience.cancel()
@@ -168,17 +139,20 @@ class Link:
             self._acknowledge(welcome.accepted)
             self._in_vain = self._in_vain + 1 if 0 < before == len(self._unacknowledged) else 0
             self._packets.put(None)
-            self._packets = packets
+            self._packets, self._connection = packets, connection
             for _, batch in self._unacknowledged:
                 self._put(batch)
         return source
 
-    def _sent(self, packets: SimpleQueue[bytes | None]) -> Iterator[bytes]:
-        while (packet := packets.get()) is not None:
-            yield packet
-            self.traffic.sent += len(packet)
+    def _write(self, connection: Connection, packets: SimpleQueue[bytes | None]) -> None:
+        try:
+            while (packet := packets.get()) is not None:
+                connection.send(packet)
+                self.traffic.sent += len(packet)
+        except OSError:  # who reads finds out why, and comes back
+            connection.hang_up()
 
-    def _count_received(self, packets: Iterator[bytes]) -> Iterator[bytes]:
+    def _count_received(self, packets: Iterable[memoryview]) -> Iterator[memoryview]:
         for packet in packets:
             self.traffic.received += len(packet)
             yield packet
@@ -202,7 +176,8 @@ class Link:
                             )
                         self.traffic.to_receive = self.traffic.received + sum(lengths) - source.waiting
                         self._take([source.read(length) for length in lengths])
-                except (EOFError, grpc.RpcError) as dropped:
+                except EOFError as dropped:
+                    self._connection.close()
                     source = self._come_back(dropped)
         except SyftError as gone:
             self._lost(gone)
@@ -247,13 +222,11 @@ class Link:
         for attempt in itertools.count(self._in_vain):
             if self._closed.wait(limits.RECONNECT_PAUSES[min(attempt, len(limits.RECONNECT_PAUSES) - 1)]):
                 raise WorkerShut("you have left this node", where=self.address, mend="Connect again.")
-            if _is_final(dropped):
-                raise WorkerShut(text_of(dropped))
             if time.monotonic() > deadline or self._in_vain >= limits.RECONNECT_ATTEMPTS:
                 break
             try:
                 return self._open(resumes=True)
-            except (grpc.RpcError, EOFError) as error:
+            except (OSError, EOFError) as error:
                 dropped = error
         raise WorkerShut(
             f"the connection to this node is lost, and with it what you had there: {text_of(dropped)}",
@@ -262,10 +235,9 @@ class Link:
         )
 
 
-def _is_final(error: Exception) -> bool:
-    return isinstance(error, grpc.Call) and error.code() in FINAL
-
-
 def text_of(error: Exception) -> str:
     """Say what went wrong with a connection."""
-    return printable(str(error.details() if isinstance(error, grpc.Call) else error)) or type(error).__name__
+    if isinstance(error, SyftError):
+        return error.what
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    return printable(said or str(error)) or type(error).__name__

@@ -44,10 +44,13 @@ Frames = Sequence[Frame | FrameFile | ArrivingFrame]
 #: Messages that the gate itself answers; each comes in a batch of its own.
 FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Inquire, Collect, Withdraw, Reply)
 
+#: The number of a batch's first message, which those of the others come after.
+First = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID - 4 * limits.BATCH_MESSAGES)]
+
 Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
 
 
-class Opening(msgspec.Struct, array_like=True):
+class Opening(msgspec.Struct, array_like=True, tag="opening"):
     """A caller's first record: which session of its own this is, and how many answers of it have arrived.
 
     ``resumes``: it has been here before, so that the session has to be known.
@@ -79,7 +82,7 @@ class Batch(msgspec.Struct, array_like=True):
     are where they are not the client's; the gate says so.
     """
 
-    first: Id
+    first: First
     asks: bool
     received: Id
     messages: Batches
@@ -97,7 +100,7 @@ class RawBatch(msgspec.Struct, array_like=True):
     ``policies``: of the private data in the room that the batch comes from; those of a client's own have none.
     """
 
-    first: Id
+    first: First
     asks: bool
     received: Id
     messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
@@ -126,7 +129,7 @@ class RawAnswered(msgspec.Struct, array_like=True):
     delegate: Name = ""
 
 
-class Delivery(msgspec.Struct, array_like=True):
+class Delivery(msgspec.Struct, array_like=True, tag="delivery"):
     """What one gate hands to another: a ticket, a value with its labels, and the policies that go with it.
 
     ``attempt`` names this delivery: cut off before its answer came, it is made again under the same name.
@@ -216,7 +219,7 @@ class Source(Protocol):
 class PacketSource:
     """The stream that an iterator of packets makes, wherever those were cut."""
 
-    def __init__(self, packets: Iterator[bytes]) -> None:
+    def __init__(self, packets: Iterator[bytes | memoryview]) -> None:
         self._packets = packets
         self._rest = memoryview(b"")
 
@@ -382,7 +385,7 @@ def tag_of(frames: Frames) -> bytes:
     return peek_tag(answer)
 
 
-def peek_tag(message: msgspec.Raw) -> bytes:
+def peek_tag(message: msgspec.Raw | Frame) -> bytes:
     """Return the tag of an encoded message: the string that its array begins with."""
     raw = bytes(memoryview(message)[:34])
     if len(raw) < 2 or raw[0] & 0xF0 != 0x90 or raw[1] & 0xE0 != 0xA0:

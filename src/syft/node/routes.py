@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
-import grpc
 import msgspec
 from msgspec.structs import replace
 
@@ -21,6 +21,7 @@ from ..errors import LimitExceeded, MalformedMessage, Misuse, NotPermitted, Send
 from ..messages import Called, Introduce
 from .audit import Entry
 from .channel import Carrier
+from .connection import Connection
 from .link import Link
 from .records import Answered, Frames, RawAnswered, RawBatch, header
 from .release import Decision, Movement, Policy, Release, ToCaller, ToWorker, judge
@@ -58,7 +59,7 @@ class Routes:
         self,
         tenancy: Tenancy,
         state: NodeState,
-        dial: Callable[[str, str], grpc.Channel],
+        dial: Callable[[str, str], Connection],
         call_client: Callable[[str, str, Frames], None],
     ) -> None:
         self._tenancy, self._state, self._dial, self._call_client = tenancy, state, dial, call_client
@@ -180,7 +181,7 @@ class Routes:
     def _open(self, peer: Introduce, route: _Route) -> Carrier:
         """Raises WorkerShut."""
         if peer.address:
-            link = Link(peer.address, self._dial(peer.worker, peer.address), peer.token)
+            link = Link(peer.address, partial(self._dial, peer.worker, peer.address), peer.token)
             link.listen(route.arrived, route.lose, lambda: self._state.limits.room_bytes)
             return link
         client = self._tenancy.client

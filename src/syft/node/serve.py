@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import select
 import signal
@@ -26,6 +25,7 @@ def serve(
     certs: str | Path,
     tell: Callable[[str], None],
     metrics: Address | None = None,
+    health: Address | None = None,
     *,
     until_eof: bool = False,
     on_ray: bool = False,
@@ -39,6 +39,7 @@ def serve(
         tell: called with lines of text on what is served and how, the last of which is ``ready at ADDRESS``, once
             callers may connect.
         metrics: where to serve Prometheus metrics, without certificates.
+        health: where to serve gRPC's health check, likewise.
         on_ray: have the rooms on a Ray cluster, not in processes beside this one.
         until_eof: also end when the standard input does: whoever holds its other end has gone, however that was.
 
@@ -64,7 +65,7 @@ def serve(
                 f"the bundle in {certs} is {bundle.name}'s, not {owner}'s", mend=f"syft certs issue DIR {owner}"
             )
         engine.ready()
-        _serve(config, listen, bundle, engine, tell, metrics, [sys.stdin.fileno()] if until_eof else [])
+        _serve(config, listen, bundle, engine, tell, metrics, health, [sys.stdin.fileno()] if until_eof else [])
 
 
 def _cluster(config: Config) -> Engine:
@@ -80,55 +81,49 @@ def _serve(
     engine: Engine,
     tell: Callable[[str], None],
     metrics: Address | None,
+    health: Address | None,
     ends: list[int],
 ) -> None:
-    # Only now: a process that has imported gRPC must not be forked, and no room inherits the owner's data.
-    from concurrent.futures import ThreadPoolExecutor
-
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its errors is told in our own
-    import grpc
-
-    from .. import limits
+    # Only now: no room inherits the owner's data.
+    from .connection import dial
     from .data import load
     from .gate import Gate
-    from .health import Health
-    from .link import OPTIONS
+    from .listener import Listener
     from .state import NodeState
+    from .tls import context
     from .walls import standing
 
     tell(f"walls of rooms: {', '.join(standing())}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each client takes several
     state = NodeState(config, load)
-    gate, health = Gate(bundle, engine, state), Health()
-    server = grpc.server(
-        ThreadPoolExecutor(limits.SESSIONS_OF_A_ROOM * config.limits.clients + limits.DELIVERIES),
-        handlers=[gate, health.handler()],
-        options=[
-            ("grpc.so_reuseport", 0),
-            ("grpc.server_handshake_timeout_ms", 1000 * limits.CONNECT_SECONDS),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 500 * limits.KEEPALIVE_SECONDS),
-            *OPTIONS,
-        ],
-    )
-    credentials = grpc.ssl_server_credentials([(bundle.key, bundle.cert)], bundle.ca, require_client_auth=True)
+    tls = context(bundle, server_side=False)
+    gate = Gate(bundle.name, lambda worker, address: dial(parse_address(address), tls, worker), engine, state)
     try:
-        port = server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
+        listener = Listener(parse_address(listen, lowest=0), context(bundle, server_side=True), gate.serve)
+    except OSError as error:
         raise BadConfig(f"nothing can listen at {listen}", mend="Is the port taken? Choose another.") from error
     if metrics is not None:
         from .metrics import serve_metrics
 
         tell(f"metrics at {serve_metrics(metrics, gate, state)}")
-    server.start()
+    if health is not None:
+        from .health import Health
+
+        checked = Health(health)
+        tell(f"health at {checked.address}")
+    listener.start()
     stopped = _on_signal()
-    address = f"{listen.rpartition(':')[0]}:{port}"
+    address = f"{listen.rpartition(':')[0]}:{listener.port}"
     state.opened(address)
     tell(f"ready at {address}")
     ended, _, _ = select.select([stopped.fileno(), engine.end, *ends], [], [])
-    health.enter_graceful_shutdown()
+    if health is not None:
+        checked.enter_graceful_shutdown()
+    listener.close()
     gate.close()
-    server.stop(limits.GOODBYE_SECONDS).wait()
+    if health is not None:
+        checked.close()
     state.close()
     if engine.end in ended:
         raise NodeError("the process that starts rooms has ended", where=config.owner, mend="Start the node again.")

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 import msgspec
 from msgspec.structs import replace
 
@@ -33,6 +32,7 @@ from ..errors import (
 from ..messages import Done, Failure, Found, Placed, Put, Ran, State
 from ..wire import Meta
 from .audit import Entry
+from .connection import Connection
 from .data import Offer
 from .engines import Engine, Order
 from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
@@ -71,7 +71,7 @@ class Tenancy:
         client: str,
         engine: Engine,
         state: NodeState,
-        dial: Callable[[str, str], grpc.Channel],
+        dial: Callable[[str, str], Connection],
         call_client: Callable[[str, str, Frames], None],
         changed: Callable[[], None],
         died: Callable[[Tenancy, Room], None],

@@ -1,0 +1,184 @@
+"""A connection between two parties with certificates: packets both ways, and signs of life.
+
+A packet is its length, in four bytes, and that many bytes. One without any is a sign of life, which
+each side gives every few seconds. One whose length has the highest bit set is the last, and says why.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+
+from .. import limits
+from ..errors import BadCertificate, MalformedMessage, SyftError, WorkerShut, printable
+from .certs import name_in
+from .config import Address
+from .records import Frames, pack
+from .tls import PROTOCOL, Duplex
+
+_LENGTH = struct.Struct("<I")
+_LAST = 1 << 31
+
+
+class Connection:
+    """Packets both ways. As an iterator it gives those that come, each good until the next is asked for.
+
+    One thread may read while others write.
+
+    Args:
+        encrypted: a connection whose handshake is done.
+
+    Attributes:
+        peer: the name in the other side's certificate.
+
+    Raises:
+        BadCertificate: its certificate names nobody.
+        MalformedMessage: it speaks another protocol.
+    """
+
+    def __init__(self, encrypted: ssl.SSLSocket) -> None:
+        self.peer = name_in(encrypted.getpeercert(binary_form=True) or b"")
+        if encrypted.selected_alpn_protocol() != PROTOCOL:
+            raise MalformedMessage(f"it does not speak {PROTOCOL}", where=self.peer, mend="Both need one version.")
+        self._duplex = Duplex(encrypted, limits.SILENCE_SECONDS)
+        self._buffer = memoryview(bytearray(_LENGTH.size + limits.PACKET_BYTES))
+        self._read = self._filled = 0  # of the buffer
+        _pulse.keep(self)
+
+    @property
+    def socket(self) -> ssl.SSLSocket:
+        return self._duplex.socket
+
+    def send(self, packet: bytes) -> None:
+        """Write a packet; wait until there is room for it. Raises OSError."""
+        self._duplex.sendall(_LENGTH.pack(len(packet)), packet)
+
+    def send_record(self, frames: Frames) -> None:
+        """Write a record. Raises OSError; EOFError: a frame of it does not arrive whole."""
+        for packet in pack(frames):
+            self.send(packet)
+
+    def end(self, why: str) -> None:
+        """Say why no more comes from here. Raises OSError."""
+        said = why.encode()[: limits.PACKET_BYTES]
+        self._duplex.sendall(_LENGTH.pack(len(said) | _LAST), said)
+        self._duplex.finish()
+
+    def drain(self) -> None:
+        """Read what still comes, for a moment: one who hangs up on unread bytes takes back what it said last."""
+        deadline = time.monotonic() + limits.GOODBYE_SECONDS
+        with suppress(OSError):
+            while self._duplex.recv_into(self._buffer) and time.monotonic() < deadline:
+                pass
+
+    def hang_up(self) -> None:
+        """End it, whoever reads or writes; what has come can still be read."""
+        self._duplex.hang_up()
+
+    def close(self) -> None:
+        """Hang up, and let it go: for who reads, as the last thing."""
+        self._duplex.close()
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        with suppress(OSError):  # who reads here will be told
+            self._duplex.send_if_free(_LENGTH.pack(0))
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self
+
+    def __next__(self) -> memoryview:
+        """Wait for a packet.
+
+        Raises EOFError: the connection has ended, or is silent; WorkerShut: the other side has said why;
+        MalformedMessage.
+        """
+        while True:
+            self._fill(_LENGTH.size)
+            (length,) = _LENGTH.unpack_from(self._buffer, self._read)
+            is_last, length = length >= _LAST, length % _LAST
+            if length > limits.PACKET_BYTES:
+                raise MalformedMessage(f"a packet of {length} bytes", where=self.peer)
+            self._fill(_LENGTH.size + length)
+            packet = self._buffer[self._read + _LENGTH.size : self._read + _LENGTH.size + length]
+            self._read += _LENGTH.size + length
+            if is_last:
+                raise WorkerShut(printable(bytes(packet).decode(errors="replace")))
+            if packet:
+                return packet
+
+    def _fill(self, count: int) -> None:
+        """Have so many bytes in the buffer, from where it is to be read. Raises EOFError."""
+        if self._read == self._filled:
+            self._read = self._filled = 0
+        while self._filled - self._read < count:
+            if self._read + count > len(self._buffer):
+                rest = self._filled - self._read
+                self._buffer[:rest] = self._buffer[self._read : self._filled]
+                self._read, self._filled = 0, rest
+            try:
+                got = self._duplex.recv_into(self._buffer[self._filled :])
+            except OSError as error:
+                raise EOFError(_told(error)) from error
+            if not got:
+                raise EOFError("the connection has ended")
+            self._filled += got
+
+
+class _Pulse:
+    """Gives signs of life on all connections of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._thread: threading.Thread | None = None
+
+    def keep(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.add(connection)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._beat, name="signs of life", daemon=True)
+                self._thread.start()
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(limits.HEARTBEAT_SECONDS)
+            with self._lock:
+                connections = list(self._connections)
+            for connection in connections:
+                connection.beat()
+            del connections
+
+
+_pulse = _Pulse()
+
+
+def dial(address: Address, tls: ssl.SSLContext, name: str | None = None) -> Connection:
+    """Connect to the party at ``address``, which has to be ``name``, if that is given.
+
+    Raises OSError; BadCertificate: it is another; MalformedMessage.
+    """
+    with socket.create_connection(address, limits.CONNECT_SECONDS) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        encrypted = tls.wrap_socket(plain)
+    try:
+        connection = Connection(encrypted)
+    except SyftError:
+        encrypted.close()
+        raise
+    if name not in (None, connection.peer):
+        connection.close()
+        raise BadCertificate(
+            f"the node at {address} is {connection.peer}'s, not {name}'s", mend="Ask its owner for its address."
+        )
+    return connection
+
+
+def _told(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,102 @@
+"""The door of a node: connections with certificates come in, and those without are no burden."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from .. import limits
+from ..errors import BadCertificate, MalformedMessage
+from .config import Address
+from .connection import Connection
+
+_log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Listens at an address, and gives each connection a thread.
+
+    Whoever has yet to say what it wants may be sent away for the next who comes: of such callers
+    there are ``limits.ARRIVALS`` at most, so that nobody keeps others out by saying nothing.
+
+    Args:
+        address: port 0 takes a free one.
+        tls: what connections begin with.
+        serve: called with each, on its thread; a connection that it has not :meth:`settle`\\d may be cut.
+
+    Raises:
+        OSError: nothing can listen there.
+    """
+
+    def __init__(self, address: Address, tls: ssl.SSLContext, serve: Callable[[Connection, Listener], None]) -> None:
+        self._tls, self._serve = tls, serve
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._listener = socket.create_server(address, family=family, backlog=limits.ARRIVALS)
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._strangers: dict[ssl.SSLSocket, None] = {}  # oldest first
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Let callers in."""
+        threading.Thread(target=self._accept, name="door", daemon=True).start()
+
+    def settle(self, connection: Connection) -> None:
+        """Its caller has said what it wants: it is no stranger any more."""
+        with self._lock:
+            self._strangers.pop(connection.socket, None)
+
+    def unsettle(self, connection: Connection) -> None:
+        """Nothing is wanted over it for the time being."""
+        self._note(connection.socket)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._closed.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _note(self, stranger: ssl.SSLSocket) -> None:
+        with self._lock:
+            self._strangers[stranger] = None
+            oldest = next(iter(self._strangers)) if len(self._strangers) > limits.ARRIVALS else None
+            if oldest is not None:
+                del self._strangers[oldest]
+        if oldest is not None:
+            with suppress(OSError):  # it has left
+                socket.socket.shutdown(oldest, socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                plain, _ = self._listener.accept()
+            except OSError as error:
+                if not self._closed.wait(limits.ACCEPT_PAUSE):
+                    _log.error("a caller cannot be let in: %s", error)
+                continue
+            try:
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                plain.settimeout(limits.CONNECT_SECONDS)
+                stranger = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # it has left
+                plain.close()
+                continue
+            self._note(stranger)
+            threading.Thread(target=self._greet, args=(stranger,), name="caller", daemon=True).start()
+
+    def _greet(self, stranger: ssl.SSLSocket) -> None:
+        try:
+            stranger.do_handshake()
+            connection = Connection(stranger)
+        except (OSError, BadCertificate, MalformedMessage):
+            stranger.close()
+        else:
+            self._serve(connection, self)
+        finally:
+            with self._lock:
+                self._strangers.pop(stranger, None)

@@ -1,0 +1,119 @@
+"""TLS over sockets: how a party shows who it is, and connections that are read and written at one time."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from typing import Any, Final
+
+from .certs import Bundle
+
+#: What both sides of a connection say in the handshake; another version of what crosses is another name.
+PROTOCOL: Final = "syft/1"
+
+#: One record of TLS, which is what OpenSSL writes at one time.
+_RECORD_BYTES = 1 << 14
+
+
+class Duplex:
+    """A TLS connection that one thread may read from while another writes to it.
+
+    OpenSSL lets in one thread at a time, so that no thread may wait in there: each waits for the
+    socket outside.
+
+    Args:
+        encrypted: a connection whose handshake is done.
+        silence: seconds to wait for bytes before it is given up; None: any time.
+    """
+
+    family = socket.AF_INET  # whatever it is, files do not go with it
+
+    def __init__(self, encrypted: ssl.SSLSocket, silence: float | None = None) -> None:
+        self.socket = encrypted
+        self._silence = None if silence is None else int(1000 * silence)
+        self._inside, self._writing = threading.Lock(), threading.Lock()
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(encrypted, select.POLLIN)
+        self._writable.register(encrypted, select.POLLOUT)
+        encrypted.setblocking(False)
+
+    def recv_into(self, view: memoryview | bytearray) -> int:
+        """Wait for bytes; return how many there are, 0 at the end. Raises OSError, such as TimeoutError."""
+        while True:
+            with self._inside:
+                try:
+                    return self.socket.recv_into(view)
+                except ssl.SSLWantReadError:
+                    pass
+            if not self._readable.poll(self._silence):
+                raise TimeoutError("the other side is silent")
+
+    def sendall(self, *parts: Any) -> None:
+        """Write these, one after another and nothing of others between. Raises OSError."""
+        with self._writing:
+            for part in parts:
+                rest = memoryview(part).cast("B")
+                while rest:
+                    rest = rest[self._send(rest[:_RECORD_BYTES]) :]
+
+    def send_if_free(self, data: bytes) -> None:
+        """Write a few bytes, unless others are being written, which do as well. Raises OSError."""
+        if self._writing.acquire(blocking=False):
+            try:
+                if self._writable.poll(0):  # then there is room for them
+                    self._send(memoryview(data))
+            finally:
+                self._writing.release()
+
+    def _send(self, data: memoryview) -> int:
+        while True:
+            with self._inside:
+                try:
+                    return self.socket.send(data)
+                except ssl.SSLWantWriteError:
+                    pass
+            self._writable.poll()
+
+    def finish(self) -> None:
+        """Write no more; the other side reads to the end."""
+        self._shut(socket.SHUT_WR)
+
+    def hang_up(self) -> None:
+        """End it, whoever reads or writes; what has come can still be read."""
+        self._shut(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up, and let it go."""
+        self.hang_up()
+        with self._inside:
+            self.socket.close()
+
+    def _shut(self, how: int) -> None:
+        with suppress(OSError):  # it has ended already
+            socket.socket.shutdown(self.socket, how)  # SSLSocket's own forgets that there is TLS
+
+
+def context(bundle: Bundle, *, server_side: bool) -> ssl.SSLContext:
+    """Return what a party's connections begin with: TLS 1.3, and both sides show a certificate of one authority."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls.check_hostname = False  # names are checked by who connects: they are no hosts'
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.set_alpn_protocols([PROTOCOL])
+    tls.load_verify_locations(cadata=bundle.ca.decode())
+    show(tls, bundle.key, bundle.cert)
+    return tls
+
+
+def show(tls: ssl.SSLContext, key: bytes, certificate: bytes) -> None:
+    """Have it show a certificate, given in PEM."""
+    with os.fdopen(os.memfd_create("identity", os.MFD_CLOEXEC), "wb") as file:  # ssl takes keys from files only
+        file.write(key + certificate)
+        file.flush()
+        tls.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    if tls.protocol is ssl.PROTOCOL_TLS_SERVER:
+        tls.num_tickets = 0  # nobody takes a session of TLS up again
