@@ -29,11 +29,12 @@ from syft.errors import (
     SyftError,
     WorkerShut,
 )
-from syft.messages import Collect, Inquire, Retain, Withdraw
+from syft.messages import Collect, Inquire, List, Retain, Withdraw
 from syft.node import certs
 from syft.node.audit import AuditLog, Wanted
 from syft.node.requests import Requests
 from syft.node.serve import serve
+from syft.node.state import read_status
 
 from ..helpers import config_with_data, data_set, until
 
@@ -255,11 +256,46 @@ def test_torchs_words_stay_and_the_code_of_an_error_leaves(ward):
     assert isinstance(refused.value, OperatorFailed)
 
 
+def test_torchs_words_are_for_who_may_get_results(owner, ward):
+    x = data(ward, "free")
+    wrong = sy.send(torch.arange(2.0), ward).index_select(0, (x[1] * 1000).long())
+    with pytest.raises(OperatorFailed, match="index out of range"):
+        wrong.reference()
+    *_, noted = AuditLog(owner.state / "audit.jsonl").read(Wanted(what="failure", data="free"))
+    assert noted.allowed and noted.reason.endswith("with its text") and noted.policies == ("ward/free",)
+    data(ward, "heart").sum()
+    with pytest.raises(OperatorFailed, match="the room reports: operator"):
+        wrong.reference()
+
+
 # ---- to other workers --------------------------------------------------------------------------
 
 
+def ending_told(node, authority, state, name):
+    """Have a room end that data has entered; return what its client is told of it."""
+    worker = sy.connect(node.address, certs=authority / "me")
+    x = data(worker, name) + 1
+    worker.request(Retain(x.id_at_location))
+    (room,) = [tenant.pid for tenant in read_status(state).tenants if tenant.entered]
+    os.kill(room, signal.SIGKILL)
+    told = []
+
+    def ask():
+        try:
+            worker.request(List())
+        except WorkerShut as error:
+            told.append(error.what)
+        return bool(told)
+
+    until(ask)
+    return told[0]
+
+
 def test_failures_do_not_spell_out_what_may_not_leave(start, authority, tmp_path):
+    """Nor do the ends of rooms, which count among them."""
     clinic = start("clinic", config_with_data(tmp_path, "clinic", data_set("bits", use=["me"]), np.arange(512) % 2))
+    state = tmp_path / "clinic-state"
+    assert ending_told(clinic, authority, state, "bits").startswith("your room here has ended (killed): ")
     worker = sy.connect(clinic.address, certs=authority / "me")
     bits, one, told = data(worker, "bits"), sy.send(torch.zeros(1), worker), 0
     for number in range(512):
@@ -268,14 +304,19 @@ def test_failures_do_not_spell_out_what_may_not_leave(start, authority, tmp_path
             worker.request(Retain(picked.id_at_location))
         except SyftError:
             told += 1
-    assert told == limits.FAILURES_TOLD
-    log = AuditLog(tmp_path / "clinic-state" / "audit.jsonl")
-    assert len(list(log.read(Wanted(what="failure", allowed=True)))) == told
-    assert len(list(log.read(Wanted(what="failure", allowed=False)))) == 256 - told
+    assert told == limits.FAILURES_TOLD - 1
+    log = AuditLog(state / "audit.jsonl")
+    noted, untold = (list(log.read(Wanted(what="failure", allowed=allowed))) for allowed in (True, False))
+    assert len(noted) == limits.FAILURES_TOLD and len(untold) == 256 - told
+    assert noted[0].reason == "the room ended: killed" and noted[0].policies == ("clinic/bits",)
     with pytest.raises(NotPermitted):
         torch.linalg.cholesky(sy.send(-torch.eye(2), worker))
     with pytest.raises(NotPermitted):
         torch.linalg.cholesky(sy.send(torch.eye(2), worker))
+    worker.shut()
+    assert ending_told(clinic, authority, state, "bits") == "your room here has ended"
+    *_, last = log.read(Wanted(what="failure"))
+    assert not last.allowed and last.reason == "too many failures: the room ended: killed"
 
 
 def test_moves_go_where_the_policy_says_and_it_goes_along(ward, lab):

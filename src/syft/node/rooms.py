@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import cast
 
 import msgspec
 
@@ -33,7 +32,7 @@ from .state import cpu_of
 
 Receive = Callable[[Frames], None]
 
-#: Why rooms end, and what their clients are told of it, which depends on no value.
+#: Why rooms end, and what their clients may be told of it. A client can have it depend on a value.
 ENDINGS = {
     "crashed": "an operator made its process crash",
     "failed": "its process could not go on",
@@ -50,9 +49,11 @@ class Room:
     Args:
         calling: called with (worker's name, frames) of each batch for a worker elsewhere.
         died: called once, if it ends before it is closed.
+        tells: called once, if it so ends, before anyone hears of it; tells whether its client hears why.
 
     Attributes:
         death: why it ended; None before that.
+        ending: what its client is told then.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Room:
         order: Order,
         calling: Callable[[str, Frames], None],
         died: Callable[[Room], None] = lambda room: None,
+        tells: Callable[[Death], bool] = lambda death: True,
     ) -> None:
         self.worker = order.worker
         self.death: Death | None = None
-        self._calling, self._died = calling, died
+        self.ending: WorkerShut | None = None
+        self._calling, self._died, self._tells = calling, died, tells
         self._lock = threading.Lock()
         self._sending, self._answering = threading.Lock(), threading.Lock()  # of its batches, of its calls
         self._arriving: list[ArrivingFrame] = []
@@ -112,17 +115,6 @@ class Room:
         """Pass on the answer of a worker elsewhere."""
         with self._answering, suppress(OSError):
             send_record(self._process.calls, [worker.encode(), *frames])
-
-    @property
-    def ending(self) -> WorkerShut | None:
-        """What its client is told, if it has ended."""
-        if self.death is None:
-            return None
-        return WorkerShut(
-            f"your room here has ended ({self.death.code}): {ENDINGS[self.death.code]}",
-            where=self.worker,
-            mend="Connect again, and send the data again.",
-        )
 
     @property
     def died(self) -> bool:
@@ -197,12 +189,18 @@ class Room:
     def _end(self) -> None:
         """Answer whoever waits; then close what others might still be writing to, and say so."""
         death = self._process.death()
+        is_told = not self._closed and self._tells(death)
+        why = f" ({death.code}): {ENDINGS[death.code]}" if is_told else ""
+        ending = WorkerShut(
+            f"your room here has ended{why}", where=self.worker, mend="Connect again, and send the data again."
+        )
         with self._lock:
+            self.ending = ending
             self.death, self._cpu_seconds = death, max(death.cpu_seconds, self._cpu_seconds)
             awaited, self._awaited = self._awaited, {}
         for (_, last), receivers in awaited.items():
             for receive in receivers:
-                receive(failed(last, cast(WorkerShut, self.ending)))
+                receive(failed(last, ending))
         self._process.hang_up()
         self._caller.join()
         with self._sending, self._answering:

@@ -34,7 +34,7 @@ from ..wire import Meta
 from .audit import Entry
 from .connection import Connection
 from .data import Offer
-from .engines import Engine, Order
+from .engines import Death, Engine, Order
 from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
 from .release import Approval, Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge, owners_to_ask
 from .requests import Standing
@@ -92,13 +92,16 @@ class Tenancy:
         own = state.limits
         order = Order(state.owner, own.room_memory, own.room_cpu_seconds, own.room_objects, own.room_bytes)
         self.routes = Routes(self, state, dial, call_client)
-        self.room = Room(engine, order, self.routes.call, lambda room: died(self, room))
+        self.room = Room(engine, order, self.routes.call, lambda room: died(self, room), self._tells_ending)
 
     @property
     def shown(self) -> Tenant:
         """What the owner sees of it."""
-        entered = tuple(sorted({policy.name for policy in self.entered}))
-        return Tenant(self.name, self.client, self.room.pid, self.room.place, self.since, entered)
+        return Tenant(self.name, self.client, self.room.pid, self.room.place, self.since, self._data)
+
+    @property
+    def _data(self) -> tuple[str, ...]:
+        return tuple(sorted({policy.name for policy in self.entered}))
 
     def start(self, work: Callable[..., Frames], *arguments: Any) -> Future[Frames]:
         """Have something done that takes its time, beside what else the client asks.
@@ -234,7 +237,7 @@ class Tenancy:
             answer = wire.unpack(header(frames), RawAnswered).answer
             tag = peek_tag(answer)
             if tag == b"failure":
-                return self._cut(asked, frames, answer, last)
+                return self._cut(asked, frames, last)
             if tag != ANSWERS[asked]:
                 raise MalformedMessage("the room gives no such answer", where=self._state.owner)
             if tag == b"done":
@@ -293,30 +296,30 @@ class Tenancy:
                 others.clear()
         return Found((*owners, *others.values()))
 
-    def _cut(self, asked: bytes, frames: Frames, answer: msgspec.Raw, last: int) -> Frames:
+    def _cut(self, asked: bytes, frames: Frames, last: int) -> Frames:
         """Where private data entered, let out the code of an error only: torch's texts show values.
 
+        The text is for a client whom every policy lets get results, as one more of these; not for its delegates.
         That a call failed tells something too, and many calls tell much. So a client who may see neither values
         nor shapes is told of so many failures, each of which the owner finds in the audit log; from then on
         what fails is answered as what does not.
         """
         if not self.entered:
             return frames
-        failure = wire.unpack(answer, Failure)
+        answered = wire.unpack(header(frames), RawAnswered)
+        failure = wire.unpack(answered.answer, Failure)
         if self.room.ending is not None:
             return failed(last, self.room.ending)
         kind = BY_CODE.get(failure.code, SyftError)
         _log.warning("room %s of %s: %s: %.*r", self.name, self.client, kind.code, limits.MAX_LOGGED, failure.what)
+        if not answered.delegate and not owners_to_ask(self.client, self.entered):
+            self._note_failure(True, f"a call failed: {kind.code}, with its text")
+            return frames
         sees_shapes = self.decide(ShapeToCaller())
-        if not sees_shapes.allowed:
-            is_told, now = self._state.tells_failures(self.client, 1), datetime.now(UTC)
-            reason = f"a call failed: {kind.code}" if is_told else "too many calls failed"
-            entry = Entry(now, self.client, "failure", is_told, reason, self.name, policies=sees_shapes.policies)
-            self.write(entry)
-            if not is_told:
-                if asked == b"run":
-                    self.permit(ShapeToCaller())
-                return wire.encode(Answered(last, Done()))
+        if not sees_shapes.allowed and not self._tells_failure(f"a call failed: {kind.code}"):
+            if asked == b"run":
+                self.permit(ShapeToCaller())
+            return wire.encode(Answered(last, Done()))
         error = kind(
             f"the room reports: {kind.code}",
             where=self._state.owner,
@@ -324,6 +327,30 @@ class Tenancy:
             asked_at=failure.asked_at if sees_shapes.allowed and failure.asked_at <= last else 0,
         )
         return failed(last, error)
+
+    def _tells_failure(self, reason: str) -> bool:
+        """Count and note a failure of a client who sees no shapes; tell whether it is told. Raises AuditFailed."""
+        is_told = self._state.tells_failures(self.client, 1)
+        self._note_failure(is_told, reason if is_told else f"too many failures: {reason}")
+        return is_told
+
+    def _tells_ending(self, death: Death) -> bool:
+        """Tell whether the client hears why its room has ended; near private data that is one more failure."""
+        if not self.entered:
+            return True
+        reason = f"the room ended: {death.code}"
+        try:
+            if not self.decide(ShapeToCaller()).allowed:
+                return self._tells_failure(reason)
+            self._note_failure(True, reason)
+        except AuditFailed as error:
+            _log.error("%s", error)
+            return False
+        return True
+
+    def _note_failure(self, is_told: bool, reason: str) -> None:
+        """Write down that something failed near private data. Raises AuditFailed."""
+        self.write(Entry(datetime.now(UTC), self.client, "failure", is_told, reason, self.name, policies=self._data))
 
     def _denial(self, release: Release, decision: Decision) -> NotPermitted:
         where, reason = self._state.owner, decision.reason
