@@ -26,6 +26,11 @@ def id_of(tensor: torch.Tensor) -> int:
     return own
 
 
+def has_id(tensor: torch.Tensor) -> bool:
+    """Tell whether somebody has asked for the tensor's id; then what was made of it may have the same."""
+    return tensor.__dict__.get(_ID) is not None
+
+
 def label_of(tensor: torch.Tensor) -> Label:
     """Return the tensor's tags and description."""
     return Label(*tensor.__dict__.get(_LABEL, ()))

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch.nn.parameter import is_lazy
 
-from .annotations import id_of, label_of, policy_of
+from .annotations import has_id, id_of, label_of, policy_of
 from .crossing import Cross
 from .errors import IdInUse, Misuse
 from .ids import new_id
@@ -76,7 +76,7 @@ def send_(tensor: torch.Tensor, *workers: BaseWorker, **options: Any) -> torch.T
 def place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
     """Send only the value, with its labels and policy, outside the graph. Errors as of :func:`send`."""
     if isinstance(tensor, PointerTensor):
-        return worker.send(tensor, _object_id(tensor, tensor.id))
+        return worker.send(tensor, new_id() if _was_sent(tensor) else tensor.id)
     if is_lazy(tensor):
         raise Misuse(
             "a lazy module has no parameters yet that could be sent",
@@ -91,11 +91,12 @@ def place(tensor: torch.Tensor, worker: BaseWorker, user: str) -> PointerTensor:
         raise Misuse("a meta tensor has no values to send", mend="Give it values first, on the cpu.")
     policy, label = policy_of(tensor), label_of(tensor)
     permit_send(policy, user, "me")
-    value, own = tensor.detach(), _object_id(tensor, id_of(tensor))
+    value, is_new = tensor.detach(), not has_id(tensor)
+    own = None if _was_sent(tensor) else id_of(tensor)
     try:
-        pointer = worker.send(value, own, label=label, policy=policy)
+        pointer = worker.send(value, own, label=label, policy=policy, is_new=is_new)
     except IdInUse:  # a deep copy has the id of its original
-        pointer = worker.send(value, new_id(), label=label, policy=policy)
+        pointer = worker.send(value, label=label, policy=policy)
     pointer._tags, pointer._description = label
     return pointer
 
@@ -104,12 +105,11 @@ def _bring(pointer: torch.Tensor) -> torch.Tensor:
     return pointer.bring() if isinstance(pointer, PointerTensor) else pointer
 
 
-def _object_id(tensor: torch.Tensor, own: int) -> int:
-    """Name the object that a tensor becomes: its own id the first time, a new one each time after."""
-    if tensor.__dict__.get(_SENT):
-        return new_id()
+def _was_sent(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has become an object before; only the first has its own id, each other a new one."""
+    before: bool = tensor.__dict__.get(_SENT, False)
     tensor.__dict__[_SENT] = True
-    return own
+    return before
 
 
 _SENT = "_syft_sent"

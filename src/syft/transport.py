@@ -9,7 +9,7 @@ import torch
 from msgspec.structs import replace
 
 from . import wire
-from .messages import Answer, Failure, Put, Ran, Release, Request, Run, Value
+from .messages import Answer, Failure, Placed, Put, Ran, Release, Request, Run, Value
 from .worker import Worker, error_of
 
 
@@ -22,6 +22,9 @@ class Transport(Protocol):
 
     def request(self, message: Request) -> Answer:
         """Deliver a request and return its answer. Raises the SyftError that the worker raised."""
+
+    def put_new(self, message: Put) -> Placed:
+        """Deliver a tensor whose id nobody has had; an error may come later, from what uses the object."""
 
     def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
         """Deliver an operator; return the metadata of its results. ``args``, ``kwargs``: those of the call."""
@@ -36,6 +39,9 @@ class InProcess:
     def __init__(self, worker: Worker) -> None:
         self._handle = worker.handle
         self.release = worker.store.release
+
+    def put_new(self, message: Put) -> Placed:
+        return cast(Placed, self.request(message))
 
     def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
         return cast(Ran, self._handle(message)).outputs
@@ -61,6 +67,9 @@ class Encoded:
         if isinstance(answer, Failure):
             raise error_of(answer)
         return answer
+
+    def put_new(self, message: Put) -> Placed:
+        return cast(Placed, self.request(message))
 
     def run(self, message: Run, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Sequence[Any]:
         return cast(Ran, self.request(message)).outputs

@@ -78,7 +78,7 @@ class BaseWorker:
 
     def __init__(self, id: str, transport: Transport) -> None:
         self.id = id
-        self.request = transport.request
+        self.request, self._put_new = transport.request, transport.put_new
         self.run = transport.run
         self.release = transport.release
         _workers[id] = self
@@ -90,12 +90,20 @@ class BaseWorker:
 
     # ---- objects ----
 
-    def put(self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None) -> Meta:
-        """Store a tensor, or a pointer, there under ``id``; return its metadata there. Raises IdInUse."""
+    def put(
+        self, value: torch.Tensor, id: int, label: Label = Label(), policy: Policy = None, *, is_new: bool = False
+    ) -> Meta:
+        """Store a tensor, or a pointer, there under ``id``; return its metadata there. Raises IdInUse.
+
+        An id that ``is_new``, which nobody has had, is in use nowhere: so a tensor is not waited for.
+        """
         users = None if policy is None else tuple(sorted(policy))
         outgoing = value.reference(self.id) if isinstance(value, PointerTensor) else value
+        message = Put(id, outgoing, label.tags, label.description, users)
+        if is_new and not isinstance(value, PointerTensor):
+            return self._put_new(message).meta
         try:
-            placed = cast(Placed, self.request(Put(id, outgoing, label.tags, label.description, users)))
+            placed = cast(Placed, self.request(message))
         except SyftError:
             if isinstance(value, PointerTensor):
                 value._handle.location.release(value._handle.id)
@@ -104,7 +112,8 @@ class BaseWorker:
 
     def send(self, value: torch.Tensor, id: int | None = None, **options: Any) -> PointerTensor:
         """Store a tensor, or a pointer, there and return a pointer to it, outside the graph."""
-        id = new_id() if id is None else id
+        if id is None:
+            id, options["is_new"] = new_id(), True
         meta = self.put(value, id, **options)
         return PointerTensor.of(Handle(id, self, local_worker()), meta)
 
@@ -171,7 +180,7 @@ class BaseWorker:
     def load_data(self, data: Iterable[torch.Tensor]) -> None:
         """Give the worker data of its own, with whatever tags and descriptions the tensors have."""
         for tensor in data:
-            self.put(tensor.detach(), new_id(), label_of(tensor), policy_of(tensor))
+            self.put(tensor.detach(), new_id(), label_of(tensor), policy_of(tensor), is_new=True)
 
     def clear_objects(self, return_self: bool = True) -> BaseWorker | None:
         """Forget every object of the worker."""

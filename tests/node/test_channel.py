@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 
+import syft as sy
 from syft import limits, wire
-from syft.errors import LimitExceeded
+from syft.annotations import id_of, private_tensor
+from syft.errors import IdInUse, LimitExceeded
 from syft.messages import Message, Put, Release, Run
 from syft.node.channel import Channel
+from syft.node.client import NodeWorker
 from syft.node.records import Batch, size_of
 from syft.wire import Ref
+from syft.workers import BaseWorker, forget_worker
 
 pytestmark = pytest.mark.in_process
 
@@ -59,10 +64,10 @@ def channel(carrier: Carrier) -> Channel:
 def test_what_is_too_large_is_refused_before_it_is_encoded(
     channel: Channel, carrier: Carrier, large: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channel.request(Put(1, torch.ones(2)))
+    channel.put_new(Put(1, torch.ones(2)))
     monkeypatch.setattr(wire, "_framed", lambda *_: pytest.fail("encoded"))
     with pytest.raises(LimitExceeded, match=f"this worker takes at one time, {MOST}"):
-        channel.request(Put(2, large))
+        channel.put_new(Put(2, large))
     monkeypatch.undo()
     channel.flush()
     assert [message.id for message in carrier.messages()] == [1]
@@ -84,7 +89,7 @@ def test_what_has_gathered_is_sent_in_batches_that_a_node_takes(
     channel: Channel, carrier: Carrier, messages: list[Message]
 ) -> None:
     for message in messages:
-        channel.request(message) if isinstance(message, Put) else channel.run(message, ([torch.ones(())],), {})
+        channel.put_new(message) if isinstance(message, Put) else channel.run(message, ([torch.ones(())],), {})
         channel.release(7)
     channel.flush()
     assert len(carrier.sent) > 1
@@ -95,9 +100,42 @@ def test_what_has_gathered_is_sent_in_batches_that_a_node_takes(
 
 
 def test_a_message_of_too_many_tensors_is_refused_and_others_go(channel: Channel, carrier: Carrier) -> None:
-    channel.request(Put(1, torch.ones(2)))
+    channel.put_new(Put(1, torch.ones(2)))
     with pytest.raises(LimitExceeded, match="many tensors in several messages"):
         channel._post(constants(limits.MAX_FRAMES))
-    channel.request(Put(2, torch.ones(2)))
+    channel.put_new(Put(2, torch.ones(2)))
     channel.flush()
     assert [message.id for message in carrier.messages()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [(lambda x: copy.deepcopy(x).add_(1), [1, 1]), (lambda x: private_tensor(x, ["me"]), [0, 0])],
+    ids=["a copy", "a private one"],
+)
+def test_what_has_the_id_of_what_is_there_is_sent_under_another(bob: NodeWorker, make: Any, values: list[int]) -> None:
+    x = torch.zeros(2)
+    assert id_of(x)
+    p, q = (sy.send(tensor, bob, user="me") for tensor in [x, make(x)])
+    assert p.id_at_location != q.id_at_location
+    p.add_(5)
+    assert q.get(user="me").tolist() == values
+
+
+def test_an_id_in_use_is_refused_at_once(bob: NodeWorker) -> None:
+    p = sy.send(torch.zeros(2), bob)
+    r = p + 1
+    for taken in (p, r):
+        with pytest.raises(IdInUse):
+            bob.send(torch.ones(2), taken.id_at_location)
+        with pytest.raises(IdInUse):
+            bob.put(torch.ones(2), taken.id_at_location)
+    assert r.get().tolist() == [1, 1]
+
+
+def test_a_new_tensor_is_not_waited_for(channel: Channel) -> None:
+    bob = BaseWorker("bobby", channel)  # nobody answers
+    p = sy.send(torch.zeros(2), bob)
+    bob.load_data([torch.zeros(2)])
+    assert p.shape == (2,)
+    forget_worker("bobby")

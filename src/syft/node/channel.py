@@ -23,7 +23,7 @@ import torch
 
 from .. import limits, wire
 from ..errors import CallSite, LimitExceeded, MalformedMessage, SyftError, WorkerShut
-from ..messages import Answer, Called, Collect, Done, Failure, Get, Placed, Point, Put, Ran, Release, Request, Run, Seed
+from ..messages import Answer, Called, Collect, Done, Failure, Get, Placed, Put, Ran, Release, Request, Run, Seed
 from ..operators import BY_NAME
 from ..outline import Outlines
 from ..wire import Frame, Meta, Reference
@@ -31,9 +31,9 @@ from ..worker import error_of
 from .answers import check_answer
 from .records import FOR_THE_GATE, Answered, Frames, RawBatch
 
-#: What nobody waits for: the answer is Done, or metadata that the caller has already. (A Retain is
-#: waited for: another worker is going to use the object, and must not come before what made it.)
-_UNASKED = (Put, Release, Seed)
+#: What nobody waits for: the answer is Done. (A Retain is waited for: another worker is going to use the
+#: object, and must not come before what made it.)
+_UNASKED = (Release, Seed)
 
 
 #: Where a call was made: code and instruction, which a line can be found from; or the number of a message.
@@ -116,11 +116,18 @@ class Channel:
         self._post(message)
         return outputs
 
-    def request(self, message: Request) -> Answer:
-        if not isinstance(message, _UNASKED):
-            return self._ask(message)
+    def put_new(self, message: Put) -> Placed:
         self._post(message)
-        return Placed(_placed(message.value)) if isinstance(message, (Put, Point)) else Done()
+        return Placed(_placed(message.value))
+
+    def request(self, message: Request) -> Answer:
+        if isinstance(message, _UNASKED):
+            self._post(message)
+            return Done()
+        answer = self._ask(message)
+        if isinstance(message, Put) and isinstance(answer, Done):  # a node that may not tell what is known here
+            return Placed(_placed(message.value))
+        return answer
 
     def release(self, id: int) -> None:
         if self._lost is None:
