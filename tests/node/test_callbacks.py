@@ -7,7 +7,9 @@ import torch
 
 import syft as sy
 from syft import limits, wire
+from syft.errors import LimitExceeded
 from syft.messages import (
+    Called,
     Clear,
     Describe,
     Done,
@@ -28,7 +30,8 @@ from syft.messages import (
     Value,
 )
 from syft.node.callbacks import Callbacks
-from syft.node.records import Batch
+from syft.node.channel import Channel
+from syft.node.records import Answered, Batch
 from syft.wire import Meta, Ref, Reference
 
 pytestmark = pytest.mark.in_process
@@ -183,3 +186,24 @@ def test_refused_operators_leave_alone_what_they_name(carol):
     refused = ask(callbacks, add(mine.id_at_location, theirs.id_at_location), Get(mine.id_at_location))
     assert isinstance(refused, Value)
     assert theirs.get().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("bound", "most"), [("WAITING_CALLS", 3), ("ANSWER_BYTES", 3000)])
+def test_calls_that_wait_are_so_many_at_most(carol, monkeypatch, bound, most):
+    monkeypatch.setattr(limits, bound, most)
+    callbacks = Callbacks("bob")
+    channel = Channel("bob", None, called=callbacks.called, is_timed=False)
+    batch = wire.encode(Batch(1, True, 0, [Put(7, torch.zeros(200))]))
+    call = [*wire.encode(Answered(0, Called("carol", bytes(batch[0])))), *batch[1:]]
+    for _ in range(2):  # when they have been answered there is room for as many again
+        for _ in range(3):
+            channel.arrived(call)
+        with pytest.raises(LimitExceeded, match="at bob"):
+            channel.arrived(call)
+        callbacks.close()
+        callbacks._serve(Replies())
+
+
+def test_a_large_call_is_taken_where_none_waits(monkeypatch):
+    monkeypatch.setattr(limits, "ANSWER_BYTES", 100)
+    Callbacks("bob").called("carol", [bytes(200)])

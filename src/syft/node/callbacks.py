@@ -10,7 +10,7 @@ import threading
 from queue import SimpleQueue
 
 from .. import limits, wire
-from ..errors import NotPermitted, SyftError
+from ..errors import LimitExceeded, NotPermitted, SyftError
 from ..guard import Guard
 from ..messages import Reply
 from ..wire import Frame
@@ -18,7 +18,7 @@ from ..worker import failure_of
 from ..workers import VirtualWorker, get_worker
 from .channel import Channel
 from .delegates import Delegate
-from .records import Answered, Batch
+from .records import Answered, Batch, size_of
 from .room import answer_batch
 
 
@@ -28,6 +28,8 @@ class Callbacks:
     def __init__(self, node: str) -> None:
         self._node = node
         self._calls: SimpleQueue[tuple[str, list[Frame]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting = 0  # bytes of what is in there
         self._delegates: dict[str, Delegate] = {}
 
     def start(self, channel: Channel) -> None:
@@ -35,7 +37,16 @@ class Callbacks:
         threading.Thread(target=self._serve, args=(channel,), name=f"calls of {self._node}", daemon=True).start()
 
     def called(self, worker: str, frames: list[Frame]) -> None:
-        """Take an encoded batch for ``worker``, to be answered soon."""
+        """Take an encoded batch for ``worker``, to be answered soon.
+
+        Raises LimitExceeded: too much waits already. A node that keeps to the protocol waits for answers before.
+        """
+        size = size_of(frames)
+        with self._lock:
+            is_too_much = self._waiting > 0 and self._waiting + size > limits.ANSWER_BYTES
+            if is_too_much or self._calls.qsize() >= limits.WAITING_CALLS:
+                raise LimitExceeded("this node calls workers of yours faster than they answer", where=self._node)
+            self._waiting += size
         self._calls.put((worker, frames))
 
     def close(self) -> None:
@@ -46,6 +57,8 @@ class Callbacks:
         try:
             while (call := self._calls.get()) is not None:
                 name, frames = call
+                with self._lock:
+                    self._waiting -= size_of(frames)
                 batch = wire.decode(frames, Batch)
                 try:
                     answered = self._answer(name, batch)
