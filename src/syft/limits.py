@@ -64,6 +64,7 @@ NESTED_BATCHES: Final = 32         # batches that a room has begun at one time, 
 WAITING_BATCHES: Final = 1024       # that a room has read and not begun, while it waits for a worker elsewhere
 WAITING_CALLS: Final = 1 << 16      # batches of a node for workers in its client's process, which has yet to begin them
 PACKET_BYTES: Final = 1 << 20       # of what crosses in one piece, while signs of life go between
+AT_ONCE_BYTES: Final = 4096         # of what is written to a connection by who has it to say, if there is room
 READ_AHEAD_BYTES: Final = 1 << 16   # that are read from a socket of a room at one time, if they are there
 FILES_OF_A_RECORD: Final = 8        # frames longer than that which a gate gives to a room as files of memory
 MAX_CHECK_BYTES: Final = 1024       # of a question about the node's health

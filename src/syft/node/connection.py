@@ -12,8 +12,10 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 from .. import limits
 from ..errors import BadCertificate, MalformedMessage, SyftError, WorkerShut, printable
@@ -21,6 +23,8 @@ from .certs import name_in
 from .config import Address
 from .records import Frames, pack
 from .tls import PROTOCOL, Duplex
+
+T = TypeVar("T")
 
 _LENGTH = struct.Struct("<I")
 _LAST = 1 << 31
@@ -59,10 +63,23 @@ class Connection:
         """Write a packet; wait until there is room for it. Raises OSError."""
         self._duplex.sendall(_LENGTH.pack(len(packet)), packet)
 
+    def send_at_once(self, packet: bytes) -> bool:
+        """Write a short packet if that can be done without waiting; tell whether it was."""
+        if len(packet) > limits.AT_ONCE_BYTES:
+            return False
+        try:
+            return self._duplex.send_if_free(_LENGTH.pack(len(packet)) + packet)
+        except OSError:  # who waits to write it will be told
+            return False
+
     def send_record(self, frames: Frames) -> None:
         """Write a record. Raises OSError; EOFError: a frame of it does not arrive whole."""
         for packet in pack(frames):
             self.send(packet)
+
+    def send_record_at_once(self, frames: Frames) -> bool:
+        """As :meth:`send_at_once`."""
+        return sum(map(len, frames)) <= limits.AT_ONCE_BYTES and all(map(self.send_at_once, pack(frames)))
 
     def end(self, why: str) -> None:
         """Say why no more comes from here. Raises OSError."""
@@ -129,6 +146,45 @@ class Connection:
             if not got:
                 raise EOFError("the connection has ended")
             self._filled += got
+
+
+class Outbox(Generic[T]):
+    """What is to be sent over a connection: at once where nothing is in the way, else by a thread that takes it.
+
+    One thread takes; of those who put one at a time does. Until the first is asked for, all wait.
+
+    Args:
+        at_once: sends an item if that can be done without waiting, and tells whether it was.
+
+    Attributes:
+        ending: why there is no more, where that is to be said.
+    """
+
+    def __init__(self, at_once: Callable[[T], bool]) -> None:
+        self.ending: SyftError | None = None
+        self._at_once = at_once
+        self._waiting: SimpleQueue[T | None] = SimpleQueue()
+        self._put, self._taken = 1, 0  # the two are equal where whoever takes has sent all, and waits
+
+    def put(self, item: T) -> bool:
+        """Send an item, now or later; tell whether it was now."""
+        if self._put == self._taken and self._at_once(item):
+            return True
+        self._put += 1
+        self._waiting.put(item)
+        return False
+
+    def end(self, why: SyftError | None = None) -> None:
+        """Give no more than there is."""
+        self.ending = self.ending or why
+        self._waiting.put(None)
+
+    def __iter__(self) -> Iterator[T]:
+        """Give what waits, each when the one before has been sent."""
+        self._taken += 1
+        while (item := self._waiting.get()) is not None:
+            yield item
+            self._taken += 1
 
 
 class _Pulse:

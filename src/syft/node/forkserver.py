@@ -1,6 +1,7 @@
 """The fork server: a warm process, with torch imported and nothing else, that rooms are forked from.
 
-It is forked itself before any key is read, so that no room inherits one. The gate asks it for a room by sending it the room's end of a socket.
+It is forked itself before any key is read, so that no room inherits one.
+The gate asks it for a room by sending it the room's end of a socket.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from .. import limits, wire
@@ -132,7 +133,7 @@ class Gate:
         """Go on with a session, or begin one, and send its answers. Raises OSError; SyftError: the caller may not."""
         caller = connection.peer
         session = self._session(caller, opening)
-        stream = session.attach(opening.received)
+        stream = session.attach(opening.received, partial(self._send_at_once, connection))
         welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
         threading.Thread(
             target=self._listen,
@@ -140,25 +141,29 @@ class Gate:
             name=f"session of {caller}",
             daemon=True,
         ).start()
-        try:
+        with suppress(OSError):  # who listens finds out as well, and closes it
             connection.send_record(wire.encode(welcome))
-            while (item := stream.get()) is not None:
-                if isinstance(item, SyftError):
-                    connection.end(str(item))  # and who listens closes it
-                    return
+            for answer in stream:
                 try:
-                    connection.send_record(item)
+                    connection.send_record(answer)
                 except EOFError:  # the room has ended in the middle of its answer, or more private data enters
                     gone = session.await_ending(limits.GOODBYE_SECONDS) or away(self._worker)
                     if session.finish(gone, stream):
                         self._end((caller, opening.session), session)
-                    connection.end(str(gone))
-                    return
-                session.read(stream, item)
-                self.counts.gave(size_of(item))
-        except OSError:  # who listens finds out as well, and closes it
-            pass
+                    stream.ending = gone
+                    break
+                session.read(stream, answer)
+                self.counts.gave(size_of(answer))
+            if stream.ending is not None:
+                connection.end(str(stream.ending))  # and the caller hangs up
+                return
         connection.hang_up()
+
+    def _send_at_once(self, connection: Connection, answer: Frames) -> bool:
+        is_sent = connection.send_record_at_once(answer)
+        if is_sent:
+            self.counts.gave(size_of(answer))
+        return is_sent
 
     def _session(self, caller: str, opening: Opening) -> Session:
         """Return the session that a caller goes on with, or begins. Raises LimitExceeded, WorkerShut."""
@@ -246,7 +251,7 @@ class Gate:
             while session.accept(read_record_into_files(source, self._limits.room_bytes)):
                 pass
         except EOFError:
-            stream.put(None)
+            stream.end()
             session.detach(stream, self._limits.grace_seconds, end)
         except (SyftError, OSError, MemoryError) as error:
             told = error if isinstance(error, SyftError) else LimitExceeded(f"{error}", where=self._worker)

@@ -8,12 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
+from functools import partial
 
 from .. import limits, wire
 from ..errors import LimitExceeded, SyftError, WorkerShut, printable
 from ..wire import Frame
-from .connection import Connection
+from .connection import Connection, Outbox
 from .progress import Traffic
 from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
 
@@ -50,7 +50,7 @@ class Link:
         self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
         self._grace, self._in_vain = 0.0, 0
         self._closed = threading.Event()
-        self._packets: SimpleQueue[bytes | None] = SimpleQueue()
+        self._packets: Outbox[bytes] = Outbox(lambda packet: False)  # until there is a connection
         try:
             self._source = self._open_first()
         except (OSError, EOFError, SyftError) as error:
@@ -93,15 +93,21 @@ class Link:
         self._closed.set()
         with self._lock:
             self._put(pack(wire.encode(Batch(0, True, self._received, []))))
-            self._packets.put(None)
+            self._packets.end()
         if threading.current_thread() is not self._listener:
             self._listener.join(limits.GOODBYE_SECONDS)
         self._connection.hang_up()
 
-    def _put(self, packets: Iterable[bytes], queue: SimpleQueue[bytes | None] | None = None) -> None:
+    def _put(self, packets: Iterable[bytes]) -> None:
         for packet in packets:
             self.traffic.to_send += len(packet)
-            (self._packets if queue is None else queue).put(packet)
+            self._packets.put(packet)
+
+    def _send_at_once(self, connection: Connection, packet: bytes) -> bool:
+        is_sent = connection.send_at_once(packet)
+        if is_sent:
+            self.traffic.sent += len(packet)
+        return is_sent
 
     def _open_first(self) -> PacketSource:
         """Open the session; try again a few times, since a connection may drop while it does."""
@@ -116,8 +122,9 @@ class Link:
     def _open(self, *, resumes: bool) -> PacketSource:
         """Connect, and send again what the gate has not had. Raises OSError, EOFError, SyftError."""
         connection = self._dial()
-        packets: SimpleQueue[bytes | None] = SimpleQueue()
-        self._put(pack(wire.encode(Opening(self._session, self._received, resumes))), packets)
+        packets: Outbox[bytes] = Outbox(partial(self._send_at_once, connection))
+        for packet in pack(wire.encode(Opening(self._session, self._received, resumes))):
+            packets.put(packet)
         writer = threading.Thread(target=self._write, args=(connection, packets), name=f"to {self.address}")
         writer.daemon = True
         writer.start()
@@ -128,7 +135,7 @@ class Link:
         try:
             welcome = wire.decode(read_record(source), Welcome)
         except (EOFError, SyftError):
-            packets.put(None)
+            packets.end()
             connection.close()
             raise
         finally:
@@ -138,15 +145,15 @@ class Link:
             before = len(self._unacknowledged)
             self._acknowledge(welcome.accepted)
             self._in_vain = self._in_vain + 1 if 0 < before == len(self._unacknowledged) else 0
-            self._packets.put(None)
+            self._packets.end()
             self._packets, self._connection = packets, connection
             for _, batch in self._unacknowledged:
                 self._put(batch)
         return source
 
-    def _write(self, connection: Connection, packets: SimpleQueue[bytes | None]) -> None:
+    def _write(self, connection: Connection, packets: Outbox[bytes]) -> None:
         try:
-            while (packet := packets.get()) is not None:
+            for packet in packets:
                 connection.send(packet)
                 self.traffic.sent += len(packet)
         except OSError:  # who reads finds out why, and comes back
@@ -183,7 +190,7 @@ class Link:
             self._lost(gone)
         finally:
             with self._lock:
-                self._packets.put(None)
+                self._packets.end()
             self._connection.close()
 
     def _take(self, frames: list[Frame]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import resource
 import select
 import signal
@@ -108,6 +109,8 @@ def _serve(
 
         tell(f"metrics at {serve_metrics(metrics, gate, state)}")
     if health is not None:
+        if importlib.util.find_spec("grpc_health") is None:
+            raise BadConfig("--health needs gRPC's package for it: pip install 'syft-pointers[health]'")
         from .health import Health
 
         checked = Health(health)

@@ -6,7 +6,6 @@ has them, so that a connection may drop in between and nothing is lost or run tw
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from .. import limits, wire
 from ..errors import LimitExceeded, MalformedMessage, NotPermitted, SyftError, WorkerShut
 from ..messages import Done, Get, Retire, Search
 from ..wire import Id, Name
+from .connection import Outbox
 from .counts import Counts
 from .records import FOR_THE_GATE, Answered, Batch, Frames, RawBatch, header, peek_tag, size_of
 from .release import Movement, ShapeToCaller, ToCaller, ToWorker
 from .tenancy import ANSWERS, Tenancy, with_policies
 
-#: What a connection sends: records, until None, or the error that ends the session.
-Stream = queue.SimpleQueue[Frames | SyftError | None]
+#: What a connection sends; an error is what ends the session.
+Stream = Outbox[Frames]
 
 #: Messages that go to the room as they are.
 _FOR_THE_ROOM = ANSWERS.keys()
@@ -59,11 +59,11 @@ class Session:
         self._forgotten = 0  # answers that the caller has received, and that are no longer kept
         self._unread = 0  # bytes of answers that wait for the connection
         self._kept = 0  # bytes of all that are kept
-        self._stream: Stream = queue.SimpleQueue()
+        self._stream: Stream = Outbox(lambda frames: False)
         self._grace: threading.Timer | None = None
         self._ending: SyftError | None = None
 
-    def attach(self, received: int) -> Stream:
+    def attach(self, received: int, at_once: Callable[[Frames], bool]) -> Stream:
         """Take over for a new connection, whose caller has ``received`` answers; give its stream of records.
 
         Raises SyftError: the session has ended.
@@ -73,8 +73,8 @@ class Session:
                 raise self._ending
             if self._grace is not None:
                 self._grace.cancel()
-            self._stream.put(None)  # the old connection's, if one is left
-            self._stream = queue.SimpleQueue()
+            self._stream.end()  # the old connection's, if one is left
+            self._stream = Outbox(at_once)
             self._forget(received)
             self._unread = sum(map(size_of, self._answers))
             for frames in self._answers:
@@ -103,7 +103,7 @@ class Session:
             self._ending = ending or away(self.tenancy.room.worker)
             if self._grace is not None:
                 self._grace.cancel()
-            self._stream.put(ending)
+            self._stream.end(ending)
             self._read.notify_all()
             return True
 
@@ -229,9 +229,9 @@ class Session:
         """Send an answer, and keep it until the caller has it."""
         with self._lock:
             self._answers.append(frames)
-            self._unread += size_of(frames)
             self._kept += size_of(frames)
-            self._stream.put(frames)
+            if not self._stream.put(frames):
+                self._unread += size_of(frames)
 
     def read(self, stream: Stream, frames: Frames) -> None:
         """The connection of ``stream`` has taken an answer."""

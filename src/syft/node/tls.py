@@ -60,14 +60,17 @@ class Duplex:
                 while rest:
                     rest = rest[self._send(rest[:_RECORD_BYTES]) :]
 
-    def send_if_free(self, data: bytes) -> None:
-        """Write a few bytes, unless others are being written, which do as well. Raises OSError."""
-        if self._writing.acquire(blocking=False):
-            try:
-                if self._writable.poll(0):  # then there is room for them
-                    self._send(memoryview(data))
-            finally:
-                self._writing.release()
+    def send_if_free(self, data: bytes) -> bool:
+        """Write a few bytes if that can be done without waiting; tell whether it was. Raises OSError."""
+        if not self._writing.acquire(blocking=False):
+            return False
+        try:
+            is_free = bool(self._writable.poll(0))  # then there is room for a third of what there can be
+            if is_free:
+                self._send(memoryview(data))
+            return is_free
+        finally:
+            self._writing.release()
 
     def _send(self, data: memoryview) -> int:
         while True:
