@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 import torch
 
-from syft import limits, messages, wire
+from syft import messages, wire
 from syft.errors import BY_CODE, LimitExceeded, MalformedMessage, SyftError, WorkerNotFound
 from syft.node import release, requests
 from syft.node.audit import Entry
@@ -30,7 +30,6 @@ from syft.node.records import (
     pack,
     peek_tag,
     read_record,
-    read_record_into_files,
 )
 from syft.node.release import Movement, Policies, Policy
 from syft.node.room import answer_batch
@@ -165,7 +164,6 @@ def sealed(kind: type[RawBatch] | type[RawAnswered], opened: type[Batch] | type[
 def reading(data: bytes) -> None:
     """Wherever a stream is cut, the same comes out of it: the records, and the same end."""
     ends = [_read_all(data, cut, read_record) for cut in CUTS]
-    ends.append(_read_all(data, 4096, lambda source: read_record_into_files(source, limits.MAX_RECORD_BYTES)))
     assert all(end == ends[0] for end in ends)
     records, end = ends[0]
     if end is EOFError:

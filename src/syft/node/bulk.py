@@ -1,13 +1,12 @@
 """Large frames on their way through a gate.
 
-To a room they go as files of memory, which it maps. From a room they go on packet by packet, as they
-come; the packets are kept, to be sent again, until the caller has them.
+To a room they go when they have come, from memory in large pages. From a room they go on as
+they come, and are kept, to be sent again, until the caller has them.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 from collections.abc import Iterator
 
@@ -16,60 +15,38 @@ from ..errors import LimitExceeded
 from ..wire import Frame
 
 
-class FrameFile:
-    """A frame in a file of memory, which a process of this machine can be given whole."""
-
-    def __init__(self, length: int) -> None:
-        self._length, self.descriptor = length, -1
-        try:
-            self.descriptor = os.memfd_create("frame", os.MFD_CLOEXEC)
-        except OSError as error:
-            raise LimitExceeded(f"this node cannot take so much at one time: {error.strerror}") from error
-
-    def __len__(self) -> int:
-        return self._length
-
-    def append(self, packet: Frame) -> None:
-        """Add the next bytes."""
-        rest = memoryview(packet)
-        while rest:
-            rest = rest[os.write(self.descriptor, rest) :]
-
-    def packets(self) -> Iterator[bytes]:
-        """Read it again."""
-        for start in range(0, self._length, limits.PACKET_BYTES):
-            yield os.pread(self.descriptor, limits.PACKET_BYTES, start)
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
 class ArrivingFrame:
-    """A frame of which the bytes are still coming in; they can be had from the first, time and again."""
+    """A frame of which the bytes are still coming in; they can be had from the first, time and again.
+
+    Raises LimitExceeded: there is no memory for it.
+    """
 
     def __init__(self, length: int) -> None:
-        self._length = self._missing = length
-        self._packets: list[bytes] = []
+        self._memory = memoryview(memory(length))
+        self._at = 0
         self._lost = False
         self._arrived = threading.Condition()
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._memory)
 
-    def append(self, packet: bytes) -> None:
-        """Add the next bytes. Raises EOFError: it has been given up."""
+    @property
+    def missing(self) -> memoryview:
+        """Where the bytes go that have yet to come."""
+        return self._memory[self._at :]
+
+    def note(self, count: int) -> None:
+        """So many more have come there. Raises EOFError: it has been given up."""
         with self._arrived:
             if self._lost:
                 raise EOFError
-            self._packets.append(packet)
-            self._missing -= len(packet)
+            self._at += count
             self._arrived.notify_all()
 
     def finish(self, seconds: float) -> None:
         """Wait until it is whole; after so many seconds no more of it is taken."""
         with self._arrived:
-            self._arrived.wait_for(lambda: not self._missing or self._lost, seconds)
+            self._arrived.wait_for(lambda: self._at == len(self) or self._lost, seconds)
         self.lose()
 
     def lose(self) -> None:
@@ -78,19 +55,17 @@ class ArrivingFrame:
             self._lost = True
             self._arrived.notify_all()
 
-    def packets(self) -> Iterator[bytes]:
+    def packets(self) -> Iterator[memoryview]:
         """Yield its bytes, waiting for those that have yet to come. Raises EOFError: they are lost."""
         at = 0
-        while ready := self._from(at):
-            yield from ready
-            at += len(ready)
-
-    def _from(self, at: int) -> list[bytes]:
-        with self._arrived:
-            self._arrived.wait_for(lambda: len(self._packets) > at or not self._missing or self._lost)
-            if len(self._packets) == at and self._missing:
-                raise EOFError
-            return self._packets[at:]
+        while at < len(self):
+            with self._arrived:
+                self._arrived.wait_for(lambda at=at: self._at > at or self._lost)  # type: ignore[misc]
+                if self._at == at:
+                    raise EOFError
+                packet = self._memory[at : min(self._at, at + limits.PACKET_BYTES)]
+            yield packet
+            at += len(packet)
 
 
 def memory(count: int) -> bytearray | mmap.mmap:
@@ -105,9 +80,10 @@ def memory(count: int) -> bytearray | mmap.mmap:
     return mapped
 
 
-def mapped(descriptor: int, count: int) -> mmap.mmap:
-    """Return the memory of a file, which is closed."""
-    try:
-        return mmap.mmap(descriptor, count, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-    finally:
-        os.close(descriptor)
+def copied(frame: Frame | ArrivingFrame) -> Frame | ArrivingFrame:
+    """Return a copy of a frame, whose memory may change; of one that still comes in that is itself."""
+    if isinstance(frame, ArrivingFrame):
+        return frame
+    copy = memory(len(frame))
+    copy[:] = memoryview(frame).cast("B")
+    return copy

@@ -21,7 +21,7 @@ from .. import limits
 from ..errors import BadCertificate, MalformedMessage, SyftError, WorkerShut, printable
 from .certs import name_in
 from .config import Address
-from .records import Frames, pack
+from .records import Frames, Packet, pack
 from .tls import PROTOCOL, Duplex
 
 T = TypeVar("T")
@@ -59,11 +59,11 @@ class Connection:
     def socket(self) -> ssl.SSLSocket:
         return self._duplex.socket
 
-    def send(self, packet: bytes) -> None:
+    def send(self, packet: Packet) -> None:
         """Write a packet; wait until there is room for it. Raises OSError."""
         self._duplex.sendall(_LENGTH.pack(len(packet)), packet)
 
-    def send_at_once(self, packet: bytes) -> bool:
+    def send_at_once(self, packet: Packet) -> bool:
         """Write a short packet if that can be done without waiting; tell whether it was."""
         if len(packet) > limits.AT_ONCE_BYTES:
             return False

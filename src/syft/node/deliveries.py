@@ -30,8 +30,8 @@ from .records import (
     Frames,
     PacketSource,
     numbered,
-    read_into_files,
-    read_record_into_files,
+    read_memories,
+    read_record,
     size_of,
     tag_of,
 )
@@ -131,7 +131,7 @@ class Deliveries:
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # it is refused, and the answer says why
                 connection.send_record(frames)
-            answer = read_record_into_files(PacketSource(connection), limits.PACKET_BYTES)
+            answer = read_record(PacketSource(connection), limits.PACKET_BYTES)
         except BaseException:
             connection.close()
             raise
@@ -199,7 +199,7 @@ class Deliveries:
                 f"this node takes {limits.DELIVERIES} deliveries already", where=self._worker, mend="Move it later."
             )
         try:
-            return read_into_files(source, lengths, self._most)
+            return read_memories(source, lengths, self._most)
         finally:
             self._places.release()
 

@@ -153,6 +153,8 @@ class ForkServer:
 
 def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
     mine, its = socket.socketpair()
+    for end in (mine, its):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.ROOM_SOCKET_BYTES)
     return ours.enter_context(mine), theirs.enter_context(its)
 
 

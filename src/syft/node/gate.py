@@ -51,7 +51,6 @@ from .records import (
     peek_tag,
     read_head,
     read_record,
-    read_record_into_files,
     size_of,
 )
 from .release import ToCaller
@@ -248,7 +247,7 @@ class Gate:
             self._end((session.caller, id), session)
 
         try:
-            while session.accept(read_record_into_files(source, self._limits.room_bytes)):
+            while session.accept(read_record(source, self._limits.room_bytes)):
                 pass
         except EOFError:
             stream.end()

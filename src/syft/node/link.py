@@ -13,9 +13,10 @@ from functools import partial
 from .. import limits, wire
 from ..errors import LimitExceeded, SyftError, WorkerShut, printable
 from ..wire import Frame
+from .bulk import copied
 from .connection import Connection, Outbox
 from .progress import Traffic
-from .records import Batch, Frames, Opening, PacketSource, Welcome, pack, read_head, read_record
+from .records import Batch, Frames, Opening, Packet, PacketSource, Welcome, pack, read_head, read_record, size_of
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +47,11 @@ class Link:
         self.address, self.traffic = address, Traffic()
         self._dial, self._session = dial, session
         self._lock = threading.Lock()
-        self._unacknowledged: deque[tuple[int, list[bytes]]] = deque()
+        self._unacknowledged: deque[tuple[int, list[Packet]]] = deque()
         self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
         self._grace, self._in_vain = 0.0, 0
         self._closed = threading.Event()
-        self._packets: Outbox[bytes] = Outbox(lambda packet: False)  # until there is a connection
+        self._packets: Outbox[Packet] = Outbox(lambda packet: False)  # until there is a connection
         try:
             self._source = self._open_first()
         except (OSError, EOFError, SyftError) as error:
@@ -76,11 +77,9 @@ class Link:
 
     def send(self, last: int, frames: Frames) -> None:
         """Send a batch, whose last message is the session's ``last``-th."""
-        packets: list[bytes] = []
         with self._lock:
-            for packet in pack(frames):
-                packets.append(packet)
-                self._put([packet])
+            packets = list(pack(frames if size_of(frames) <= limits.PACKET_BYTES else [*map(copied, frames)]))
+            self._put(packets, self._packets)
             self._unacknowledged.append((last, packets))
 
     def acknowledge(self, accepted: int) -> None:
@@ -92,18 +91,18 @@ class Link:
         """Say goodbye and hang up, for good."""
         self._closed.set()
         with self._lock:
-            self._put(pack(wire.encode(Batch(0, True, self._received, []))))
+            self._put(pack(wire.encode(Batch(0, True, self._received, []))), self._packets)
             self._packets.end()
         if threading.current_thread() is not self._listener:
             self._listener.join(limits.GOODBYE_SECONDS)
         self._connection.hang_up()
 
-    def _put(self, packets: Iterable[bytes]) -> None:
+    def _put(self, packets: Iterable[Packet], outbox: Outbox[Packet]) -> None:
         for packet in packets:
             self.traffic.to_send += len(packet)
-            self._packets.put(packet)
+            outbox.put(packet)
 
-    def _send_at_once(self, connection: Connection, packet: bytes) -> bool:
+    def _send_at_once(self, connection: Connection, packet: Packet) -> bool:
         is_sent = connection.send_at_once(packet)
         if is_sent:
             self.traffic.sent += len(packet)
@@ -122,9 +121,8 @@ class Link:
     def _open(self, *, resumes: bool) -> PacketSource:
         """Connect, and send again what the gate has not had. Raises OSError, EOFError, SyftError."""
         connection = self._dial()
-        packets: Outbox[bytes] = Outbox(partial(self._send_at_once, connection))
-        for packet in pack(wire.encode(Opening(self._session, self._received, resumes))):
-            packets.put(packet)
+        packets: Outbox[Packet] = Outbox(partial(self._send_at_once, connection))
+        self._put(pack(wire.encode(Opening(self._session, self._received, resumes))), packets)
         writer = threading.Thread(target=self._write, args=(connection, packets), name=f"to {self.address}")
         writer.daemon = True
         writer.start()
@@ -148,10 +146,10 @@ class Link:
             self._packets.end()
             self._packets, self._connection = packets, connection
             for _, batch in self._unacknowledged:
-                self._put(batch)
+                self._put(batch, packets)
         return source
 
-    def _write(self, connection: Connection, packets: Outbox[bytes]) -> None:
+    def _write(self, connection: Connection, packets: Outbox[Packet]) -> None:
         try:
             for packet in packets:
                 connection.send(packet)
@@ -200,7 +198,7 @@ class Link:
         if self._unsaid >= limits.UNACKNOWLEDGED_BYTES:
             self._unsaid = 0
             with self._lock:
-                self._put(pack(wire.encode(Batch(0, False, self._received, []))))
+                self._put(pack(wire.encode(Batch(0, False, self._received, []))), self._packets)
         self._arrived(frames)
 
     def _come_back(self, dropped: Exception) -> PacketSource:

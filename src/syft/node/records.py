@@ -11,7 +11,6 @@ import mmap
 import socket
 import ssl
 import struct
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Protocol
 
@@ -35,11 +34,14 @@ from ..messages import (
     Withdraw,
 )
 from ..wire import Frame, Id, Name
-from .bulk import ArrivingFrame, FrameFile, mapped, memory
+from .bulk import ArrivingFrame, memory
 from .release import Policies
 
 #: What a record is made of.
-Frames = Sequence[Frame | FrameFile | ArrivingFrame]
+Frames = Sequence[Frame | ArrivingFrame]
+
+#: A piece of a record.
+Packet = bytes | memoryview
 
 #: Messages that the gate itself answers; each comes in a batch of its own.
 FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Inquire, Collect, Withdraw, Reply)
@@ -145,12 +147,9 @@ class Delivery(msgspec.Struct, array_like=True, tag="delivery"):
 
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
-_FILE = struct.Struct("i")
-_SPACE_OF_FILES = socket.CMSG_SPACE(_FILE.size * limits.FILES_OF_A_RECORD)
-_AS_FILE = 1 << 63  # of a length: the frame comes as a file, beside the bytes
 
 
-def pack(frames: Frames) -> Iterator[bytes]:
+def pack(frames: Frames) -> Iterator[Packet]:
     """Give a record as packets of at most ``limits.PACKET_BYTES``. Raises EOFError: a frame does not arrive whole."""
     head = _head(list(map(len, frames)))
     first, *memories = frames
@@ -164,44 +163,33 @@ def pack(frames: Frames) -> Iterator[bytes]:
         yield from _packets(frame)
 
 
-def _packets(frame: Frame | FrameFile | ArrivingFrame) -> Iterator[bytes]:
-    if isinstance(frame, (FrameFile, ArrivingFrame)):
+def _packets(frame: Frame | ArrivingFrame) -> Iterator[Packet]:
+    if isinstance(frame, ArrivingFrame):
         yield from frame.packets()
         return
     view = memoryview(frame).cast("B")
     for start in range(0, len(view), limits.PACKET_BYTES):
-        yield bytes(view[start : start + limits.PACKET_BYTES])
+        yield view[start : start + limits.PACKET_BYTES]
 
 
 def header(frames: Frames) -> Frame:
     """Return the first frame of a record, the only one that a gate reads."""
     first = frames[0]
-    assert not isinstance(first, (FrameFile, ArrivingFrame))
+    assert not isinstance(first, ArrivingFrame)
     return first
 
 
 def send_record(connection: socket.socket, frames: Frames) -> None:
-    """Write a record to a socket; to one of this machine, files as themselves. Raises OSError, EOFError."""
-    files = [frame.descriptor for frame in frames if isinstance(frame, FrameFile)]
-    if connection.family is not socket.AF_UNIX:
-        files = []
-    head = _head([len(f) | _AS_FILE if files and isinstance(f, FrameFile) else len(f) for f in frames])
-    sent = socket.send_fds(connection, [head], files) if files else 0
-    rest = bytearray(memoryview(head)[sent:])
+    """Write a record to a socket. Raises OSError, EOFError."""
+    rest = bytearray(_head(list(map(len, frames))))
     for frame in frames:
-        if files and isinstance(frame, FrameFile):
-            continue
-        if isinstance(frame, (FrameFile, ArrivingFrame)):
-            connection.sendall(rest)
-            rest = bytearray()
-            for packet in frame.packets():
-                connection.sendall(packet)
-        elif len(frame) <= limits.PACKET_BYTES:
+        if len(frame) <= limits.PACKET_BYTES and not isinstance(frame, ArrivingFrame):
             rest += frame
-        else:
-            connection.sendall(rest)
-            rest = bytearray()
-            connection.sendall(frame)
+            continue
+        connection.sendall(rest)
+        rest = bytearray()
+        for packet in frame.packets() if isinstance(frame, ArrivingFrame) else [frame]:
+            connection.sendall(packet)
     connection.sendall(rest)
 
 
@@ -219,7 +207,7 @@ class Source(Protocol):
 class PacketSource:
     """The stream that an iterator of packets makes, wherever those were cut."""
 
-    def __init__(self, packets: Iterator[bytes | memoryview]) -> None:
+    def __init__(self, packets: Iterator[Packet]) -> None:
         self._packets = packets
         self._rest = memoryview(b"")
 
@@ -233,13 +221,6 @@ class PacketSource:
         for part in self._parts(count):
             read[at : at + len(part)] = part
             at += len(part)
-        return read
-
-    def read_file(self, count: int) -> FrameFile:
-        """As :meth:`read`, into a file of memory."""
-        read = FrameFile(count)
-        for part in self._parts(count):
-            read.append(part)
         return read
 
     def _parts(self, count: int) -> Iterator[memoryview]:
@@ -256,18 +237,15 @@ class PacketSource:
 
 
 class SocketSource:
-    """The stream that comes out of a socket, and the files that come beside it.
+    """The stream that comes out of a socket.
 
     Args:
-        files: whether files are taken, of a sender on this machine who is trusted.
         ahead: how many bytes are read at one time, if they are there; 0: none that nobody has asked for yet, as
             somebody else will read on.
     """
 
-    def __init__(self, connection: socket.socket, *, files: bool = False, ahead: int = limits.READ_AHEAD_BYTES) -> None:
+    def __init__(self, connection: socket.socket, *, ahead: int = limits.READ_AHEAD_BYTES) -> None:
         self._connection = connection
-        self._takes_files = files and connection.family is socket.AF_UNIX
-        self._files: deque[int] = deque()
         self._buffer = memoryview(bytearray(ahead))
         self._rest = self._buffer[:0]
 
@@ -297,33 +275,18 @@ class SocketSource:
 
     def _receive(self, view: memoryview) -> int:
         """Wait for bytes; return how many there are. Raises EOFError."""
-        if self._takes_files:
-            got, files, _, _ = self._connection.recvmsg_into([view], _SPACE_OF_FILES)
-            for _, _, descriptors in files:
-                self._files.extend(struct.unpack(f"{len(descriptors) // _FILE.size}i", descriptors))
-        else:
-            got = self._connection.recv_into(view)
+        got = self._connection.recv_into(view)
         if not got:
             raise EOFError
         return got
 
-    def read_packet(self, most: int) -> bytes:
-        """Return the next bytes, at least one and up to ``most``. Raises EOFError."""
+    def read_into(self, view: memoryview) -> int:
+        """Read the next bytes into a view, as many as there are at one time; return how many. Raises EOFError."""
         if self._rest:
-            packet, self._rest = bytes(self._rest[:most]), self._rest[most:]
-            return packet
-        whole = socket.MSG_WAITALL if self._connection.family is socket.AF_UNIX else 0
-        packet = self._connection.recv(min(most, limits.PACKET_BYTES), whole)
-        if not packet:
-            raise EOFError
-        return packet
-
-    def read_record_with_files(self) -> list[Frame]:
-        """Read the next record, of a sender who is trusted. Raises EOFError, LimitExceeded."""
-        return [
-            mapped(self._files.popleft(), length & ~_AS_FILE) if length & _AS_FILE else self.read(length)
-            for length in _read_lengths(self, limits.MAX_FRAMES + 1)  # one is a name
-        ]
+            part, self._rest = self._rest[: len(view)], self._rest[len(view) :]
+            view[: len(part)] = part
+            return len(part)
+        return self._receive(view)
 
 
 def read_head(source: Source) -> list[int]:
@@ -344,28 +307,22 @@ def _read_lengths(source: Source, most: int) -> list[int]:
     return [length for (length,) in _LENGTH.iter_unpack(source.read(_LENGTH.size * count))]
 
 
-def read_record(source: Source) -> list[Frame]:
-    """Read the next record. Raises EOFError, LimitExceeded."""
-    return [source.read(length) for length in read_head(source)]
-
-
-def read_record_into_files(source: PacketSource, most: int) -> Frames:
-    """Read the next record, memory into files. Raises EOFError; LimitExceeded: there are more than ``most`` bytes."""
+def read_record(source: Source, most: int = limits.MAX_RECORD_BYTES) -> list[Frame]:
+    """Read the next record. Raises EOFError; LimitExceeded: its tensors have more than ``most`` bytes."""
     first, *lengths = read_head(source)
-    return [source.read(first), *read_into_files(source, lengths, most)]
+    return [source.read(first), *read_memories(source, lengths, most)]
 
 
-def read_into_files(source: PacketSource, lengths: Sequence[int], most: int) -> Frames:
-    """Read the frames of a record that come after the first, large ones into files of memory. Raises as above."""
+def read_memories(source: Source, lengths: Sequence[int], most: int) -> list[Frame]:
+    """Read the frames of a record that come after the first. Raises as above."""
     if sum(lengths) > most:
         raise LimitExceeded(f"{sum(lengths)} bytes come at one time, and this node takes {most}", mend="Send parts.")
-    frames: list[Frame | FrameFile] = []
-    files = limits.FILES_OF_A_RECORD
-    for length in lengths:
-        as_file = length > limits.PACKET_BYTES and files > 0
-        files -= as_file
-        frames.append(source.read_file(length) if as_file else source.read(length))
-    return frames
+    return [source.read(length) for length in lengths]
+
+
+def read_record_of_gate(source: Source) -> list[Frame]:
+    """Read the next record in a room, which trusts its gate. Raises EOFError."""
+    return [source.read(length) for length in _read_lengths(source, limits.MAX_FRAMES + 1)]  # one is a name
 
 
 def size_of(frames: Frames) -> int:

@@ -24,7 +24,7 @@ from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker
 from .channel import Channel
 from .delegates import Delegate
-from .records import Answered, Batch, Frames, SocketSource, send_record
+from .records import Answered, Batch, Frames, SocketSource, read_record_of_gate, send_record
 
 #: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
@@ -56,7 +56,7 @@ class _Room:
         self._worker = Worker(worker, get_worker)
         self._guard = self._worker.guard = Guard(self._worker.store, quota)
         self._objects, self._gate, self._calls = objects, batches, calls
-        self._batches, self._answers = SocketSource(batches, files=True), SocketSource(calls, files=True)
+        self._batches, self._answers = SocketSource(batches), SocketSource(calls)
         self._delegates: dict[str, Delegate] = {}
         self._channels: dict[str, Channel] = {}
         self._waiting: list[Batch] = []
@@ -83,9 +83,9 @@ class _Room:
             sources.pop()
         ready = [source for source in sources if source.is_ahead] or select.select(sources, [], [])[0]
         if self._answers not in ready:
-            self._waiting.append(wire.decode(self._batches.read_record_with_files(), Batch))
+            self._waiting.append(wire.decode(read_record_of_gate(self._batches), Batch))
             return
-        name, *frames = self._answers.read_record_with_files()
+        name, *frames = read_record_of_gate(self._answers)
         channel = self._channels[bytes(name).decode()]
         try:
             channel.arrived(frames)

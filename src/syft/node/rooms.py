@@ -166,11 +166,8 @@ class Room:
         try:
             receive([head, *arriving])
             for frame in arriving:
-                missing = len(frame)
-                while missing:
-                    packet = source.read_packet(missing)
-                    frame.append(packet)
-                    missing -= len(packet)
+                while missing := frame.missing:
+                    frame.note(source.read_into(missing[: limits.PACKET_BYTES]))
         finally:
             self._arriving = []
             for frame in arriving:
