@@ -35,10 +35,10 @@ from .. import limits
 from ..errors import BadConfig, WorkerShut
 from . import cluster_tls
 from .cluster_forkserver import Details
-from .cluster_tls import Duplex
 from .config import Ray
 from .engines import Death, Order
 from .records import send_record
+from .tls import Duplex, show
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class _Room:
         self.token = secrets.token_bytes(cluster_tls.TOKEN_BYTES)
         self._end = end
         self._lock = threading.Lock()
-        self._arrived: dict[int, ssl.SSLSocket] = {}
+        self._arrived: dict[int, Duplex] = {}
         self._here: Future[tuple[Duplex, Duplex]] = Future()
         self._open: Future[tuple[Duplex, Duplex]] = Future()  # and the order is given
 
@@ -235,22 +235,21 @@ class _Room:
         return self._here.done()
 
     @property
-    def batches(self) -> socket.socket:
+    def batches(self) -> Duplex:
         return self._duplexes()[0]
 
     @property
-    def calls(self) -> socket.socket:
+    def calls(self) -> Duplex:
         return self._duplexes()[1]
 
-    def arrive(self, number: int, connection: ssl.SSLSocket) -> bool:
+    def arrive(self, number: int, connection: Duplex) -> bool:
         """Take one of its connections; tell whether it was still missing."""
         with self._lock:
             if self._here.done() or number >= cluster_tls.CONNECTIONS or number in self._arrived:
                 return False
             self._arrived[number] = connection
             if len(self._arrived) == cluster_tls.CONNECTIONS:
-                to_it, from_it, calls_to, calls_from = (self._arrived[n] for n in range(cluster_tls.CONNECTIONS))
-                self._here.set_result((cluster_tls.join(from_it, to_it), cluster_tls.join(calls_from, calls_to)))
+                self._here.set_result((self._arrived[0], self._arrived[1]))
         return True
 
     def begin(self, order: Order) -> None:
@@ -286,8 +285,7 @@ class _Room:
     def hang_up(self) -> None:
         """End both connections."""
         for connection in self._connections():
-            with suppress(OSError):
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # SSLSocket's own forgets that there is TLS
+            connection.hang_up()
 
     def death(self) -> Death:
         """Nobody here knows why it ended."""
@@ -308,9 +306,9 @@ class _Room:
                 )
             raise
 
-    def _connections(self) -> list[ssl.SSLSocket]:
-        """All that it is talked to by, now that it has come or will not."""
-        return [] if self._here.exception() else [each for line in self._here.result() for each in line.both]
+    def _connections(self) -> tuple[Duplex, ...]:
+        """Both, now that it has come or will not."""
+        return () if self._here.exception() else self._here.result()
 
 
 def _identity() -> tuple[ssl.SSLContext, str]:
@@ -333,9 +331,5 @@ def _identity() -> tuple[ssl.SSLContext, str]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     tls = cluster_tls.context(ssl.PROTOCOL_TLS_SERVER)
-    tls.num_tickets = 0  # nobody would read them
-    with os.fdopen(os.memfd_create("identity", os.MFD_CLOEXEC), "wb") as file:  # ssl takes keys from files only
-        file.write(secret + certificate)
-        file.flush()
-        tls.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    show(tls, secret, certificate)
     return tls, certificate.decode()

@@ -97,7 +97,7 @@ class RemoteForkServer:
                     file.close()
                 batches, calls = cluster_tls.connect(details.host, details.port, details.token, details.certificate)
                 (frame,) = read_record(SocketSource(batches, ahead=0))
-                keep = [connection.fileno() for line in (batches, calls) for connection in line.both]
+                keep = [batches.fileno(), calls.fileno()]
                 live(msgspec.msgpack.decode(frame, type=Order), self._walls, batches, calls, keep=keep)
         except EOFError:
             status = 0  # the gate does not need it

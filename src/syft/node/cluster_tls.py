@@ -1,51 +1,21 @@
-"""TLS between a gate and a room on another machine: pinned to one certificate, and one thread a direction.
+"""TLS between a gate and a room on another machine, pinned to one certificate.
 
-Each direction is a connection of its own, since OpenSSL lets no thread read from a connection that
-another is writing to. The room makes them all, and says in each which it is and the token of its start.
+The room makes both connections, and says in each which it is and the token of its start.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any, Final
+from typing import Final
 
 from .. import limits
 from .records import SocketSource
+from .tls import Duplex
 
-#: The connections of a room, in the order of their numbers: where the room reads, and where it writes.
-CONNECTIONS: Final = 4
+#: The connections of a room: that for batches, and that for calls, which are numbered so.
+CONNECTIONS: Final = 2
 TOKEN_BYTES: Final = 16
-
-
-class Duplex(ssl.SSLSocket):
-    """Once it has a ``writer``, two connections as one socket: it reads from itself and writes to that."""
-
-    writer: ssl.SSLSocket | None = None
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        ssl.SSLSocket.sendall(self.writer or self, data, flags)
-
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """Wait for all of them: TLS gives no more than 16 KiB at a time, and each of those would go on alone."""
-        read, at = memoryview(bytearray(buflen)), 0
-        while at < buflen and (got := self.recv_into(read[at:])):
-            at += got
-        return bytes(read[:at])
-
-    @property
-    def both(self) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
-        """The connection that is read from, and the one written to."""
-        return self, self.writer or self
-
-
-def join(reader: ssl.SSLSocket, writer: ssl.SSLSocket) -> Duplex:
-    """Make two connections one socket."""
-    assert isinstance(reader, Duplex)
-    reader.writer = writer
-    for connection in (reader, writer):
-        connection.settimeout(None)
-    return reader
 
 
 def connect(host: str, port: int, token: bytes, certificate: str) -> tuple[Duplex, Duplex]:
@@ -56,13 +26,13 @@ def connect(host: str, port: int, token: bytes, certificate: str) -> tuple[Duple
     opened = []
     for number in range(CONNECTIONS):
         plain = socket.create_connection((host, port), limits.CONNECT_SECONDS)
-        opened.append(tls.wrap_socket(_at_once(plain)))
+        opened.append(Duplex(tls.wrap_socket(_at_once(plain))))
         opened[-1].sendall(token + bytes([number]))
-    batches_in, batches_out, calls_in, calls_out = opened
-    return join(batches_in, batches_out), join(calls_in, calls_out)
+    batches, calls = opened
+    return batches, calls
 
 
-def greet(connection: socket.socket, tls: ssl.SSLContext) -> tuple[ssl.SSLSocket, bytes, int]:
+def greet(connection: socket.socket, tls: ssl.SSLContext) -> tuple[Duplex, bytes, int]:
     """Take a connection; return it with the token and the number that it says. Raises OSError, EOFError."""
     connection.settimeout(limits.CONNECT_SECONDS)
     encrypted = tls.wrap_socket(_at_once(connection), server_side=True)
@@ -71,14 +41,13 @@ def greet(connection: socket.socket, tls: ssl.SSLContext) -> tuple[ssl.SSLSocket
     except (OSError, EOFError):
         encrypted.close()
         raise
-    return encrypted, bytes(token), number
+    return Duplex(encrypted), bytes(token), number
 
 
 def context(protocol: int) -> ssl.SSLContext:
     """Return what both sides begin with."""
     tls = ssl.SSLContext(protocol)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    tls.sslsocket_class = Duplex
     return tls
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from typing import NamedTuple, Protocol
 
 import msgspec
+
+from .records import Line
 
 
 class Order(msgspec.Struct):
@@ -29,8 +30,7 @@ class Death(NamedTuple):
 class Process(Protocol):
     """A room's process, wherever it runs.
 
-    ``batches`` and ``calls`` are its two connections, each for one thread that reads and one that writes.
-    Those of the family AF_UNIX also take files (:mod:`.bulk`); from others everything comes as bytes. They
+    ``batches`` and ``calls`` are its two lines, each for one thread that reads and one that writes. They
     may still be on their way when the process is given: to ask for them waits, and raises OSError when
     they do not come.
     """
@@ -44,10 +44,10 @@ class Process(Protocol):
         """Where it is, for the owner to read."""
 
     @property
-    def batches(self) -> socket.socket: ...
+    def batches(self) -> Line: ...
 
     @property
-    def calls(self) -> socket.socket: ...
+    def calls(self) -> Line: ...
 
     def kill(self) -> None:
         """End it at once, whatever it is doing."""

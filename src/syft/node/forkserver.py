@@ -25,6 +25,7 @@ from .. import limits, outline
 from ..errors import WorkerShut
 from . import room
 from .engines import Death, Order
+from .records import Line
 from .walls import Walls, forget_environment
 
 _FAILED, _OUT_OF_MEMORY = 1, 2  # exit codes of rooms
@@ -244,14 +245,12 @@ def _be(work: Callable[..., None], *arguments: Any) -> NoReturn:
         os._exit(code)
 
 
-def live(
-    order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, *, keep: Collection[int]
-) -> NoReturn:
+def live(order: Order, walls: Walls, batches: Line, calls: Line, *, keep: Collection[int]) -> NoReturn:
     """Be a room, behind walls; ``keep`` are the descriptors of its sockets. What raises ends the room, and only it."""
     _be(_live, order, walls, batches, calls, keep)
 
 
-def _live(order: Order, walls: Walls, batches: socket.socket, calls: socket.socket, keep: Collection[int]) -> None:
+def _live(order: Order, walls: Walls, batches: Line, calls: Line, keep: Collection[int]) -> None:
     walls.put_up(order.memory, order.cpu_seconds, keep={0, 1, 2, *keep})
     torch.seed()
     with suppress(ConnectionError):

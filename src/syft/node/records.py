@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import socket
-import ssl
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Protocol
@@ -36,12 +35,16 @@ from ..messages import (
 from ..wire import Frame, Id, Name
 from .bulk import ArrivingFrame, memory
 from .release import Policies
+from .tls import Duplex
 
 #: What a record is made of.
 Frames = Sequence[Frame | ArrivingFrame]
 
 #: A piece of a record.
 Packet = bytes | memoryview
+
+#: A connection between a gate and a room, in one machine or between two.
+Line = socket.socket | Duplex
 
 #: Messages that the gate itself answers; each comes in a batch of its own.
 FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Inquire, Collect, Withdraw, Reply)
@@ -179,8 +182,8 @@ def header(frames: Frames) -> Frame:
     return first
 
 
-def send_record(connection: socket.socket, frames: Frames) -> None:
-    """Write a record to a socket. Raises OSError, EOFError."""
+def send_record(connection: Line, frames: Frames) -> None:
+    """Write a record to a line. Raises OSError, EOFError."""
     rest = bytearray(_head(list(map(len, frames))))
     for frame in frames:
         if len(frame) <= limits.PACKET_BYTES and not isinstance(frame, ArrivingFrame):
@@ -237,26 +240,26 @@ class PacketSource:
 
 
 class SocketSource:
-    """The stream that comes out of a socket.
+    """The stream that comes out of a line.
 
     Args:
         ahead: how many bytes are read at one time, if they are there; 0: none that nobody has asked for yet, as
             somebody else will read on.
     """
 
-    def __init__(self, connection: socket.socket, *, ahead: int = limits.READ_AHEAD_BYTES) -> None:
+    def __init__(self, connection: Line, *, ahead: int = limits.READ_AHEAD_BYTES) -> None:
         self._connection = connection
         self._buffer = memoryview(bytearray(ahead))
         self._rest = self._buffer[:0]
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, to wait for bytes where it :attr:`is_ahead` of none."""
+        """Return the line's descriptor, to wait for bytes where it :attr:`is_ahead` of none."""
         return self._connection.fileno()
 
     @property
     def is_ahead(self) -> bool:
-        """Whether bytes have been taken from the socket that nobody has read yet."""
-        return bool(self._rest) or (isinstance(self._connection, ssl.SSLSocket) and self._connection.pending() > 0)
+        """Whether bytes have been taken from the line that nobody has read yet."""
+        return bool(self._rest) or (isinstance(self._connection, Duplex) and self._connection.pending() > 0)
 
     def read(self, count: int) -> bytearray | mmap.mmap:
         read, at = memory(count), 0

@@ -7,7 +7,6 @@ from the gate's socket and answers what is asked.
 from __future__ import annotations
 
 import select
-import socket
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -24,15 +23,13 @@ from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker
 from .channel import Channel
 from .delegates import Delegate
-from .records import Answered, Batch, Frames, SocketSource, read_record_of_gate, send_record
+from .records import Answered, Batch, Frames, Line, SocketSource, read_record_of_gate, send_record
 
 #: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 
 
-def live(
-    worker: str, objects: int, batches: socket.socket, calls: socket.socket, quota: int = limits.ROOM_BYTES
-) -> None:
+def live(worker: str, objects: int, batches: Line, calls: Line, quota: int = limits.ROOM_BYTES) -> None:
     """Answer batches until the gate hangs up; reach workers elsewhere by calls to the gate.
 
     At most ``objects`` objects, which take ``quota`` bytes together.
@@ -52,7 +49,7 @@ class _Room:
     that it waits for, may be among them.
     """
 
-    def __init__(self, worker: str, objects: int, batches: socket.socket, calls: socket.socket, quota: int) -> None:
+    def __init__(self, worker: str, objects: int, batches: Line, calls: Line, quota: int) -> None:
         self._worker = Worker(worker, get_worker)
         self._guard = self._worker.guard = Guard(self._worker.store, quota)
         self._objects, self._gate, self._calls = objects, batches, calls
@@ -160,7 +157,7 @@ _now = _Now()
 class _Caller:
     """Carries batches for one worker to the gate."""
 
-    def __init__(self, name: str, calls: socket.socket) -> None:
+    def __init__(self, name: str, calls: Line) -> None:
         self._name, self._calls = name, calls
 
     def send(self, last: int, frames: Frames) -> None:

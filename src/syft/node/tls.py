@@ -8,9 +8,10 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .certs import Bundle
+if TYPE_CHECKING:  # rooms read from a Duplex as well, and have no use for certificates
+    from .certs import Bundle
 
 #: What both sides of a connection say in the handshake; another version of what crosses is another name.
 PROTOCOL: Final = "syft/1"
@@ -30,8 +31,6 @@ class Duplex:
         silence: seconds to wait for bytes before it is given up; None: any time.
     """
 
-    family = socket.AF_INET  # whatever it is, files do not go with it
-
     def __init__(self, encrypted: ssl.SSLSocket, silence: float | None = None) -> None:
         self.socket = encrypted
         self._silence = None if silence is None else int(1000 * silence)
@@ -40,6 +39,15 @@ class Duplex:
         self._readable.register(encrypted, select.POLLIN)
         self._writable.register(encrypted, select.POLLOUT)
         encrypted.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait for bytes where none are :meth:`pending`."""
+        return self.socket.fileno()
+
+    def pending(self) -> int:
+        """Return how many bytes can be read without waiting for the descriptor."""
+        with self._inside:
+            return self.socket.pending()
 
     def recv_into(self, view: memoryview | bytearray) -> int:
         """Wait for bytes; return how many there are, 0 at the end. Raises OSError, such as TimeoutError."""
