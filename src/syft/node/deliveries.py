@@ -126,18 +126,22 @@ class Deliveries:
         with self._lock:
             connection = self._connections.pop(place, None)
         connection = connection or self._dial(*place)
-        with self._lock:
-            self._calls[tenancy].add(connection)
         try:
+            with self._lock:
+                if tenancy not in self._calls:
+                    raise EOFError("whose object it is has left")
+                self._calls[tenancy].add(connection)
             with suppress(BrokenPipeError, ConnectionResetError):  # it is refused, and the answer says why
                 connection.send_record(frames)
             answer = read_record(PacketSource(connection), limits.PACKET_BYTES)
         except BaseException:
             connection.close()
             raise
+        finally:
+            with self._lock:
+                self._calls.get(tenancy, set()).discard(connection)
         with self._lock:
-            self._calls.get(tenancy, set()).discard(connection)
-            if self._closed.is_set() or len(self._connections) >= limits.CONNECTIONS:
+            if self._closed.is_set() or place in self._connections or len(self._connections) >= limits.CONNECTIONS:
                 connection.close()
             else:
                 self._connections[place] = connection
