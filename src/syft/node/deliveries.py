@@ -87,7 +87,7 @@ class Deliveries:
         release = ToWorker(message.id, message.to, Movement.OPEN)
         tenancy.permit(release)
         taken = tenancy.let_out(
-            b"get", release, tenancy.room.ask(Get(message.id, user=message.user, to=message.to)), last
+            b"give", release, tenancy.room.ask(Get(message.id, user=message.user, to=message.to)), last
         )
         value = raw_value(taken)
         if value is None:

@@ -364,7 +364,7 @@ class Gate:
         tenancy.check_askable()
         taken = tenancy.room.ask(Get(message.id))
         if raw_value(taken) is None:
-            return tenancy.let_out(b"get", ToCaller(message.id), taken, last)
+            return tenancy.let_out(b"ask", ToCaller(message.id), taken, last)
         if size_of(taken) > limits.MAX_REQUEST_BYTES:
             raise LimitExceeded(
                 f"a request is for {limits.MAX_REQUEST_BYTES} bytes at most, not {size_of(taken)}",

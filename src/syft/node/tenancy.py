@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from .. import limits, wire
+from .. import limits, messages, wire
 from ..errors import (
     BY_CODE,
     AuditFailed,
@@ -29,13 +29,13 @@ from ..errors import (
     SendNotPermitted,
     SyftError,
 )
-from ..messages import Done, Failure, Found, Placed, Put, Ran, State
+from ..messages import Confirm, Done, Failure, Found, Message, Placed, Put, Ran, State
 from ..wire import Meta
 from .audit import Entry
 from .connection import Connection
 from .data import Offer
 from .engines import Death, Engine, Order
-from .records import Answered, Batch, Frames, RawAnswered, header, peek_tag
+from .records import FOR_THE_GATE, Answered, Batch, Frames, RawAnswered, header, peek_tag
 from .release import Approval, Decision, Policy, Release, ShapeToCaller, ToCaller, ToWorker, judge, owners_to_ask
 from .requests import Standing
 from .rooms import Room, failed
@@ -44,12 +44,19 @@ from .state import NodeState, Tenant
 
 _log = logging.getLogger(__name__)
 
-#: How a room may answer what.
-ANSWERS = {
-    b"run": b"ran", b"put": b"placed", b"get": b"value", b"fetch": b"placed", b"retain": b"done", b"confirm": b"done",
-    b"release": b"done", b"retire": b"done", b"describe": b"done", b"search": b"found", b"list": b"found",
-    b"seed": b"done", b"point": b"placed", b"clear": b"done",
-}  # fmt: skip
+
+def _tag(kind: type[Message]) -> bytes:
+    return str(kind.__struct_config__.tag).encode()
+
+
+#: How a room answers what is for it, if that has not failed.
+ANSWERS = {_tag(asked): _tag(answers[0]) for asked, answers in messages.ANSWERS.items() if asked not in FOR_THE_GATE}
+
+#: The same, with what the gate asks the room for by a Get.
+_ANSWERS = {**ANSWERS, b"give": b"value", b"ask": b"value"}
+
+#: What may be answered with Done whether or not it was done. To be told that a worker may use an object is a yes.
+_DONE_AT_LEAST = {_tag(asked) for asked, answers in messages.ANSWERS.items() if Done in answers} - {_tag(Confirm)}
 
 #: That an operator that gives nothing did not fail, as one that checks what another gave.
 _RAN_FOR_NOTHING = msgspec.msgpack.encode(Ran(()))
@@ -238,9 +245,11 @@ class Tenancy:
             tag = peek_tag(answer)
             if tag == b"failure":
                 return self._cut(asked, frames, last)
-            if tag != ANSWERS[asked]:
+            if tag != _ANSWERS[asked]:
                 raise MalformedMessage("the room gives no such answer", where=self._state.owner)
             if tag == b"done":
+                if asked not in _DONE_AT_LEAST and not self._hears_failures():
+                    raise self._untold()
                 return wire.encode(Answered(last, Done()))
             if tag == b"found":
                 return wire.encode(Answered(last, self._found(wire.unpack(answer, Found), query)))
@@ -302,7 +311,7 @@ class Tenancy:
         The text is for a client whom every policy lets get results, as one more of these; not for its delegates.
         That a call failed tells something too, and many calls tell much. So a client who may see neither values
         nor shapes is told of so many failures, each of which the owner finds in the audit log; from then on
-        what fails is answered as what does not.
+        what fails is answered as what does not, or refused as that is.
         """
         if not self.entered:
             return frames
@@ -319,6 +328,8 @@ class Tenancy:
         if not sees_shapes.allowed and not self._tells_failure(f"a call failed: {kind.code}"):
             if asked == b"run":
                 self.permit(ShapeToCaller())
+            if asked not in _DONE_AT_LEAST:
+                raise self._untold()
             return wire.encode(Answered(last, Done()))
         error = kind(
             f"the room reports: {kind.code}",
@@ -333,6 +344,19 @@ class Tenancy:
         is_told = self._state.tells_failures(self.client, 1)
         self._note_failure(is_told, reason if is_told else f"too many failures: {reason}")
         return is_told
+
+    def _hears_failures(self) -> bool:
+        """Tell whether the client may learn that a call has not failed."""
+        is_told = not self.entered or self._state.tells_failures(self.client)
+        return is_told or self.decide(ShapeToCaller()).allowed
+
+    def _untold(self) -> NotPermitted:
+        """Return what is said, whether or not it failed, in place of an answer that is more than Done."""
+        return NotPermitted(
+            "too many of your calls failed near private data for you to be told more",
+            where=self._state.owner,
+            mend="The owner's log has what failed.",
+        )
 
     def _tells_ending(self, death: Death) -> bool:
         """Tell whether the client hears why its room has ended; near private data that is one more failure."""
