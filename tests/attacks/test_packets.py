@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import msgspec
 import pytest
 import torch
 
+from bench.processes import children
 from syft import limits, wire
 from syft.errors import WorkerShut
 from syft.messages import Get, Put, Run
@@ -24,6 +27,8 @@ from syft.node.local import LocalNode
 from syft.node.records import Answered, Batch, Delivery, Opening, PacketSource, Welcome, pack, read_record
 from syft.node.tls import PROTOCOL, context
 from syft.wire import Ref
+
+from ..helpers import until
 
 pytestmark = pytest.mark.in_process
 
@@ -192,3 +197,23 @@ def test_other_protocols_are_not_spoken(fort: LocalNode, mallory_certificate: Pa
         contextlib.suppress(ConnectionResetError),
     ):
         assert encrypted.recv(1) == b""
+
+
+def test_who_reads_nothing_and_stays_holds_nothing_when_the_room_has_ended(
+    dial: Dial, mallory_certificate: Path, fort: LocalNode
+) -> None:
+    def threads() -> int:
+        return len(list(Path(f"/proc/{fort.process.pid}/task").iterdir()))
+
+    def rooms() -> set[int]:
+        return {room for child in children(fort.process.pid) for room in children(child)}
+
+    before, others = threads(), rooms()
+    connection = dial(mallory_certificate)  # asks for more than a socket takes, and reads none of it
+    asked = [Batch(1, True, 0, [Put(1, torch.zeros(1 << 20))]), *(Batch(n, True, 0, [Get(1)]) for n in range(2, 6))]
+    for packet in _bytes(_opening(), *asked):
+        connection.send(packet)
+    until(lambda: len(rooms() - others) == 1 and threads() > before)
+    for room in rooms() - others:
+        os.kill(room, signal.SIGKILL)
+    until(lambda: threads() <= before)

@@ -132,7 +132,7 @@ class Gate:
         """Go on with a session, or begin one, and send its answers. Raises OSError; SyftError: the caller may not."""
         caller = connection.peer
         session = self._session(caller, opening)
-        stream = session.attach(opening.received, partial(self._send_at_once, connection))
+        stream = session.attach(opening.received, partial(self._send_at_once, connection), connection.hang_up)
         welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
         threading.Thread(
             target=self._listen,

@@ -63,7 +63,9 @@ class Session:
         self._grace: threading.Timer | None = None
         self._ending: SyftError | None = None
 
-    def attach(self, received: int, at_once: Callable[[Frames], bool]) -> Stream:
+    def attach(
+        self, received: int, at_once: Callable[[Frames], bool], hang_up: Callable[[], None] | None = None
+    ) -> Stream:
         """Take over for a new connection, whose caller has ``received`` answers; give its stream of records.
 
         Raises SyftError: the session has ended.
@@ -74,7 +76,7 @@ class Session:
             if self._grace is not None:
                 self._grace.cancel()
             self._stream.end()  # the old connection's, if one is left
-            self._stream = Outbox(at_once)
+            self._stream = Outbox(at_once, hang_up)
             self._forget(received)
             self._unread = sum(map(size_of, self._answers))
             for frames in self._answers:
