@@ -94,6 +94,10 @@ class Connection:
             while self._duplex.recv_into(self._buffer) and time.monotonic() < deadline:
                 pass
 
+    def hurry(self) -> None:
+        """From now on give up on a reader who takes nothing for a moment."""
+        self._duplex.is_hurried = True
+
     def hang_up(self) -> None:
         """End it, whoever reads or writes; what has come can still be read."""
         self._duplex.hang_up()
@@ -155,15 +159,15 @@ class Outbox(Generic[T]):
 
     Args:
         at_once: sends an item if that can be done without waiting, and tells whether it was.
-        hang_up: called a moment after the end, when nobody may be kept waiting by a reader that does not read.
+        ended: called at the end.
 
     Attributes:
         ending: why there is no more, where that is to be said.
     """
 
-    def __init__(self, at_once: Callable[[T], bool], hang_up: Callable[[], None] | None = None) -> None:
+    def __init__(self, at_once: Callable[[T], bool], ended: Callable[[], None] = lambda: None) -> None:
         self.ending: SyftError | None = None
-        self._at_once, self._hang_up = at_once, hang_up
+        self._at_once, self._ended = at_once, ended
         self._waiting: SimpleQueue[T | None] = SimpleQueue()
         self._put, self._taken = 1, 0  # the two are equal where whoever takes has sent all, and waits
 
@@ -179,10 +183,7 @@ class Outbox(Generic[T]):
         """Give no more than there is."""
         self.ending = self.ending or why
         self._waiting.put(None)
-        if self._hang_up is not None:
-            patience = threading.Timer(limits.GOODBYE_SECONDS, self._hang_up)
-            patience.daemon = True
-            patience.start()
+        self._ended()
 
     def __iter__(self) -> Iterator[T]:
         """Give what waits, each when the one before has been sent."""

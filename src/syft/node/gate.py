@@ -132,14 +132,15 @@ class Gate:
         """Go on with a session, or begin one, and send its answers. Raises OSError; SyftError: the caller may not."""
         caller = connection.peer
         session = self._session(caller, opening)
-        stream = session.attach(opening.received, partial(self._send_at_once, connection), connection.hang_up)
+        stream = session.attach(opening.received, partial(self._send_at_once, connection), connection.hurry)
         welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
-        threading.Thread(
+        listening = threading.Thread(
             target=self._listen,
             args=(connection, source, session, opening.session, stream),
             name=f"session of {caller}",
             daemon=True,
-        ).start()
+        )
+        listening.start()
         with suppress(OSError):  # who listens finds out as well, and closes it
             connection.send_record(wire.encode(welcome))
             for answer in stream:
@@ -154,8 +155,8 @@ class Gate:
                 session.read(stream, answer)
                 self.counts.gave(size_of(answer))
             if stream.ending is not None:
-                connection.end(str(stream.ending))  # and the caller hangs up
-                return
+                connection.end(str(stream.ending))
+                listening.join(limits.GOODBYE_SECONDS)  # the caller hangs up first, or what was said may be lost
         connection.hang_up()
 
     def _send_at_once(self, connection: Connection, answer: Frames) -> bool:

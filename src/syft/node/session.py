@@ -64,7 +64,7 @@ class Session:
         self._ending: SyftError | None = None
 
     def attach(
-        self, received: int, at_once: Callable[[Frames], bool], hang_up: Callable[[], None] | None = None
+        self, received: int, at_once: Callable[[Frames], bool], ended: Callable[[], None] = lambda: None
     ) -> Stream:
         """Take over for a new connection, whose caller has ``received`` answers; give its stream of records.
 
@@ -76,7 +76,7 @@ class Session:
             if self._grace is not None:
                 self._grace.cancel()
             self._stream.end()  # the old connection's, if one is left
-            self._stream = Outbox(at_once, hang_up)
+            self._stream = Outbox(at_once, ended)
             self._forget(received)
             self._unread = sum(map(size_of, self._answers))
             for frames in self._answers:

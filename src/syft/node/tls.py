@@ -10,6 +10,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import limits
+
 if TYPE_CHECKING:  # rooms read from a Duplex as well, and have no use for certificates
     from .certs import Bundle
 
@@ -29,11 +31,15 @@ class Duplex:
     Args:
         encrypted: a connection whose handshake is done.
         silence: seconds to wait for bytes before it is given up; None: any time.
+
+    Attributes:
+        is_hurried: a reader who takes nothing for a moment is given up as well.
     """
 
     def __init__(self, encrypted: ssl.SSLSocket, silence: float | None = None) -> None:
         self.socket = encrypted
         self._silence = None if silence is None else int(1000 * silence)
+        self.is_hurried = False
         self._inside, self._writing = threading.Lock(), threading.Lock()
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(encrypted, select.POLLIN)
@@ -87,7 +93,8 @@ class Duplex:
                     return self.socket.send(data)
                 except ssl.SSLWantWriteError:
                     pass
-            self._writable.poll()
+            if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self.is_hurried:
+                raise TimeoutError("the other side does not read")
 
     def finish(self) -> None:
         """Write no more; the other side reads to the end."""
