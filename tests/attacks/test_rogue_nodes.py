@@ -21,6 +21,8 @@ from syft.node.link import Link
 from syft.node.records import Welcome, pack
 from syft.wire import Meta, Reference
 
+from ..helpers import until
+
 pytestmark = pytest.mark.in_process
 
 META = Meta("float32", (2,), (1,))
@@ -82,11 +84,13 @@ def test_a_request_shows_what_a_node_says_of_it_and_asks_nothing() -> None:
 
 
 class Rogue:
-    """In the place of a connection: lets in, and then says ``packets``."""
+    """In the place of a connection: lets in under a name that is not its own, and then says ``packets``."""
+
+    peer = "bob"
 
     def __init__(self, *packets: bytes) -> None:
         self.packets: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        for packet in (*pack(wire.encode(Welcome("bob", 0, 0.0, 1 << 30))), *packets):
+        for packet in (*pack(wire.encode(Welcome("\x1b[2Jalice", 0, 60.0, 1 << 30))), *packets):
             self.packets.put(packet)
 
     def send(self, packet: bytes) -> None: ...
@@ -101,6 +105,20 @@ class Rogue:
 
     def hang_up(self) -> None: ...
     def close(self) -> None: ...
+
+
+def test_a_node_is_called_what_its_certificate_says(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "OUTAGE_SECONDS", 0.0)
+    rogue = Rogue()
+    link = Link("place", lambda: rogue, "session")
+    link.listen(lambda frames: None, lambda error: None, lambda: 0)
+    for _ in range(8):
+        rogue.packets.put(None)  # it is cut off, and so are those that come after
+    until(lambda: bool(caplog.messages))
+    assert caplog.messages[0].startswith("bob at place does not answer")
+    link.close()
 
 
 @pytest.mark.parametrize("expected", [0, 1 << 20])

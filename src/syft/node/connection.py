@@ -6,6 +6,7 @@ each side gives every few seconds. One whose length has the highest bit set is t
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -105,6 +106,10 @@ class Connection:
     def close(self) -> None:
         """Hang up, and let it go: for who reads, as the last thing."""
         self._duplex.close()
+
+    def disown(self) -> None:
+        """Let it go in a child that was forked: what the child wrote would be taken for its parent's."""
+        self._duplex.disown()
 
     def beat(self) -> None:
         """Give a sign of life."""
@@ -219,6 +224,17 @@ class _Pulse:
 
 
 _pulse = _Pulse()
+
+
+def _start_anew() -> None:
+    """Have neither the connections nor the locks of its parent in a child that was forked."""
+    global _pulse
+    parents, _pulse = _pulse, _Pulse()
+    for connection in list(parents._connections):
+        connection.disown()
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 
 def dial(address: Address, tls: ssl.SSLContext, name: str | None = None) -> Connection:

@@ -138,7 +138,7 @@ class Link:
             raise
         finally:
             patience.cancel()
-        self._worker, self._grace, self.most = welcome.worker, welcome.grace, welcome.most
+        self._worker, self._grace, self.most = connection.peer, welcome.grace, welcome.most
         with self._lock:
             before = len(self._unacknowledged)
             self._acknowledge(welcome.accepted)

@@ -47,8 +47,7 @@ class Listener:
 
     def settle(self, connection: Connection) -> None:
         """Its caller has said what it wants: it is no stranger any more."""
-        with self._lock:
-            self._strangers.pop(connection.socket, None)
+        self._forget(connection.socket)
 
     def unsettle(self, connection: Connection) -> None:
         """Nothing is wanted over it for the time being."""
@@ -71,6 +70,10 @@ class Listener:
             with suppress(OSError):  # it has left
                 socket.socket.shutdown(oldest, socket.SHUT_RDWR)
 
+    def _forget(self, stranger: ssl.SSLSocket) -> None:
+        with self._lock:
+            self._strangers.pop(stranger, None)
+
     def _accept(self) -> None:
         while not self._closed.is_set():
             try:
@@ -87,7 +90,13 @@ class Listener:
                 plain.close()
                 continue
             self._note(stranger)
-            threading.Thread(target=self._greet, args=(stranger,), name="caller", daemon=True).start()
+            try:
+                threading.Thread(target=self._greet, args=(stranger,), name="caller", daemon=True).start()
+            except RuntimeError as error:  # there is no room for another thread; for the next there may be
+                _log.error("a caller cannot be let in: %s", error)
+                self._forget(stranger)
+                stranger.close()
+                self._closed.wait(limits.ACCEPT_PAUSE)
 
     def _greet(self, stranger: ssl.SSLSocket) -> None:
         try:
@@ -98,5 +107,4 @@ class Listener:
         else:
             self._serve(connection, self)
         finally:
-            with self._lock:
-                self._strangers.pop(stranger, None)
+            self._forget(stranger)

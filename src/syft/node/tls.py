@@ -96,6 +96,11 @@ class Duplex:
             if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self.is_hurried:
                 raise TimeoutError("the other side does not read")
 
+    def disown(self) -> None:
+        """Let it go in a child that was forked; it stays as it is for the parent."""
+        self._inside, self._writing = threading.Lock(), threading.Lock()  # who held them is not here
+        self.socket.close()
+
     def finish(self) -> None:
         """Write no more; the other side reads to the end."""
         self._shut(socket.SHUT_WR)
