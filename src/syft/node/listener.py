@@ -26,7 +26,7 @@ class Listener:
     Args:
         address: port 0 takes a free one.
         tls: what connections begin with.
-        serve: called with each, on its thread; a connection that it has not :meth:`settle`\\d may be cut.
+        serve: called with each, on its thread; a connection may be cut until that has called :meth:`settle`.
 
     Raises:
         OSError: nothing can listen there.
