@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,21 @@ import msgspec
 import pytest
 import torch
 
+import syft as sy
 from bench.processes import children
 from syft import limits, wire
 from syft.errors import WorkerShut
-from syft.messages import Get, Put, Run
+from syft.messages import Expect, Get, Put, Run
 from syft.node.certs import Bundle
 from syft.node.config import parse_address
 from syft.node.connection import Connection
 from syft.node.local import LocalNode
-from syft.node.records import Answered, Batch, Delivery, Opening, PacketSource, Welcome, pack, read_record
+from syft.node.records import Answered, Batch, Delivery, Opening, PacketSource, Welcome, pack, read_record, tag_of
 from syft.node.tls import PROTOCOL, context
 from syft.wire import Ref
 
 from ..helpers import until
+from .conftest import ROOM_BYTES
 
 pytestmark = pytest.mark.in_process
 
@@ -148,6 +151,62 @@ def test_deliveries_that_nobody_expects(dial: Dial, mallory_certificate: Path, f
     assert '"ticket"' in log and "no client expects this delivery" in log
     for broken in (["delivery"], ["delivery", *[None] * 6], ["delivery", *["x"] * 6], ["delivery", "x" * 1000]):
         assert _answers(dial(mallory_certificate), list(pack([msgspec.msgpack.encode(broken)])))[-1] != CUT
+
+
+def _expecting(dial: Dial, certificate: Path, sender: str, count: int) -> list[str]:
+    """Open a session that expects deliveries; return their tickets."""
+    session, tickets = dial(certificate), [f"{sender}-{secrets.token_hex(8)}" for _ in range(count)]
+    expected = (Batch(n, True, 0, [Expect(ticket, sender, n)]) for n, ticket in enumerate(tickets, 1))
+    for packet in _bytes(_opening(), *expected):
+        session.send(packet)
+    source = PacketSource(session)
+    for _ in range(1 + count):
+        read_record(source)
+    return tickets
+
+
+def _delivery(ticket: str) -> list[bytes]:
+    put = wire.encode(Put(1, torch.ones(1000)))
+    value = wire.unpack(put[0], tuple[str, int, msgspec.Raw, Any, Any, Any])[2]
+    return [msgspec.msgpack.encode(Delivery(ticket, "once", value, (), "", ())), *put[1:]]
+
+
+def test_deliveries_that_come_slowly_keep_out_nobody(
+    dial: Dial, mallory_certificate: Path, authority: Path, fort: LocalNode
+) -> None:
+    for ticket in _expecting(dial, mallory_certificate, "mallory", limits.DELIVERIES_OF_A_ROOM):
+        slow, (packet,) = dial(mallory_certificate), pack(_delivery(ticket))
+        slow.send(packet[:-1])
+    (ticket,) = _expecting(dial, authority / "me", "me", 1)
+    start = time.monotonic()
+    records = _answers(dial(authority / "me"), [*pack(_delivery(ticket))])
+    assert tag_of(records[0]) == b"placed"
+    assert time.monotonic() - start < limits.GIVE_WAY_SECONDS
+
+
+def test_a_room_has_so_many_deliveries_on_their_way(
+    dial: Dial, mallory_certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *tickets, last = _expecting(dial, mallory_certificate, "mallory", limits.DELIVERIES_OF_A_ROOM + 1)
+    for ticket in tickets:
+        slow, (packet,) = dial(mallory_certificate), pack(_delivery(ticket))
+        slow.send(packet[:-1])
+    refusal = _answers(dial(mallory_certificate), [*pack(_delivery(last))])[0]
+    assert "32 deliveries are on their way into this room" in wire.decode(refusal, Answered).answer.what
+
+
+def test_who_says_that_much_will_come_keeps_out_nobody(
+    dial: Dial, mallory_certificate: Path, authority: Path, fort: LocalNode
+) -> None:
+    slow = [dial(mallory_certificate) for _ in range(2)]
+    for connection in slow:
+        connection.send(_bytes(_opening())[0])
+        connection.send(struct.pack("<IQQ", 2, 10, ROOM_BYTES - 1000))
+    worker = sy.connect(fort.address, certs=authority / "me")
+    value = torch.arange(ROOM_BYTES // 8, dtype=torch.int32)
+    assert torch.equal(sy.send(value, worker).get(), value)
+    worker.shut()
+    assert _heard(slow[1], wanted=-1)[-1] == CUT
 
 
 #: What comes where the length of a packet should: after it the connection is over, or it was cut off.

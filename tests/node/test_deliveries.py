@@ -45,7 +45,7 @@ def gate(monkeypatch):
     """Deliveries of a gate that tries twice, and the connections that it is going to make."""
     monkeypatch.setattr("syft.limits.RECONNECT_PAUSES", (0.0,))
     lines = []
-    return Deliveries("bob", 1 << 20, lambda name, address: lines.pop(0), Counts(), print), lines
+    return Deliveries("bob", 1 << 20, lambda name, address: lines.pop(0), Counts(), None, print), lines
 
 
 def test_a_connection_that_failed_is_not_kept(gate):
@@ -72,7 +72,7 @@ def test_whoever_leaves_while_a_node_is_dialled_delivers_nothing():
         deliveries.forget(tenancy)
         return line
 
-    deliveries = Deliveries("bob", 1 << 20, dial, Counts(), print)
+    deliveries = Deliveries("bob", 1 << 20, dial, Counts(), None, print)
     with pytest.raises(WorkerNotFound, match="has left"):
         deliveries._deliver(tenancy, PLACE, [b"a"])
     assert line.closed

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,14 +30,16 @@ from .records import (
     Delivery,
     Frames,
     PacketSource,
+    check_tensors,
     numbered,
-    read_memories,
+    read_frames,
     read_record,
     size_of,
     tag_of,
 )
 from .release import Movement, ShapeToCaller, ToWorker
-from .rooms import raw_value
+from .rooms import failed, raw_value
+from .shares import Shares
 from .tenancy import Tenancy
 
 
@@ -48,7 +51,7 @@ class _Ticket:
     tenancy: Tenancy
     id: int
     attempt: str = ""
-    answer: Future[Frames] = field(default_factory=Future)
+    answer: Future[Frames | None] = field(default_factory=Future)  # None: it was cut off
 
 
 class Deliveries:
@@ -58,6 +61,7 @@ class Deliveries:
         worker: whose gate it is.
         most: bytes of one delivery here.
         dial: connects to another node, by name and address.
+        arriving: the bytes that the gate reads at one time.
         refused: told whose delivery nobody expects.
     """
 
@@ -67,12 +71,15 @@ class Deliveries:
         most: int,
         dial: Callable[[str, str], Connection],
         counts: Counts,
+        arriving: Shares,
         refused: Callable[[str], None],
     ) -> None:
         self._worker, self._most, self._dial, self._counts, self._refused = worker, most, dial, counts, refused
-        self._lock, self._places = threading.Lock(), threading.BoundedSemaphore(limits.DELIVERIES)
+        self._arriving = arriving
+        self._lock = threading.Lock()
         self._closed = threading.Event()
         self._tickets: dict[str, _Ticket] = {}
+        self._count: Counter[Tenancy] = Counter()  # deliveries on their way into rooms
         self._calls: dict[Tenancy, set[Connection]] = {}  # under way
         self._connections: dict[tuple[str, str], Connection] = {}  # a connection in use is not among them
 
@@ -164,48 +171,89 @@ class Deliveries:
                 call.hang_up()
             self._tickets = {name: ticket for name, ticket in self._tickets.items() if ticket.tenancy is not tenancy}
 
-    def receive(self, sender: str, source: PacketSource, delivery: Delivery, lengths: Sequence[int]) -> Frames:
+    def receive(
+        self,
+        sender: str,
+        source: PacketSource,
+        delivery: Delivery,
+        lengths: Sequence[int],
+        give_up: Callable[[], None],
+    ) -> Frames:
         """Take a delivery of another node, if it bears a ticket of a client here; return the answer.
 
         Args:
             lengths: of the frames that have yet to be read from ``source``.
+            give_up: cuts it off.
 
-        Raises EOFError: it was cut off, and the ticket is still good; LimitExceeded, NotPermitted.
+        Raises EOFError: it was cut off, and the ticket is still good; LimitExceeded, NotPermitted: what is left
+        of it has not been read.
         """
         ticket = self._ticket(sender, delivery)
-        with self._lock:
-            is_first, ticket.attempt = not ticket.attempt, ticket.attempt or delivery.attempt
-        if not is_first:  # it came before, and its answer was cut off
-            return self._ticket(sender, delivery).answer.result()
-        try:
-            memories = self._read(source, lengths)
-        except BaseException:  # it was cut off, or is too large: the next attempt is the first again
+        with self._under_way(ticket.tenancy):
             with self._lock:
-                before, ticket.attempt, ticket.answer = ticket.answer, "", Future()
-            before.set_exception(NotPermitted("this delivery was cut off", where=self._worker))
-            raise
-        self._counts.took(0, size_of(memories))
-        tenancy = ticket.tenancy
-        message = "put", ticket.id, delivery.value, delivery.tags, delivery.description, None
-        put = msgspec.msgpack.encode((1, True, 0, [message]))
-        try:
-            tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
-            placed = tenancy.room.ask_encoded([put, *memories])
-            ticket.answer.set_result(tenancy.let_out(b"put", ShapeToCaller(), placed, 1))
-        except SyftError as error:
-            ticket.answer.set_exception(error)
-        return ticket.answer.result()
+                is_first, ticket.attempt = not ticket.attempt, ticket.attempt or delivery.attempt
+            if is_first:
+                return self._take(ticket, sender, source, delivery, lengths, give_up)
+            try:  # it came before, and its answer was cut off
+                answer = self._ticket(sender, delivery).answer.result(limits.DELIVERY_SECONDS)
+            except TimeoutError as error:
+                raise EOFError("the room that it is for has yet to take it") from error
+            if answer is None:
+                raise EOFError("what came before was cut off")
+            return answer
 
-    def _read(self, source: PacketSource, lengths: Sequence[int]) -> Frames:
-        """Read the memory of a delivery, with as many others as the gate takes. Raises EOFError, LimitExceeded."""
-        if not self._places.acquire(timeout=limits.CONNECT_SECONDS):
-            raise LimitExceeded(
-                f"this node takes {limits.DELIVERIES} deliveries already", where=self._worker, mend="Move it later."
-            )
+    @contextmanager
+    def _under_way(self, tenancy: Tenancy) -> Iterator[None]:
+        """Count a delivery into a room while it lasts. Raises LimitExceeded."""
+        with self._lock:
+            self._count[tenancy] += 1
+            is_one_too_many = self._count[tenancy] > limits.DELIVERIES_OF_A_ROOM
         try:
-            return read_memories(source, lengths, self._most)
+            if is_one_too_many:
+                raise LimitExceeded(
+                    f"{limits.DELIVERIES_OF_A_ROOM} deliveries are on their way into this room already",
+                    where=self._worker,
+                    mend="Move it later.",
+                )
+            yield
         finally:
-            self._places.release()
+            with self._lock:
+                self._count[tenancy] -= 1
+                if not self._count[tenancy]:
+                    del self._count[tenancy]
+
+    def _take(
+        self,
+        ticket: _Ticket,
+        sender: str,
+        source: PacketSource,
+        delivery: Delivery,
+        lengths: Sequence[int],
+        give_up: Callable[[], None],
+    ) -> Frames:
+        """Read the first attempt at a delivery, and put it in the room; return the answer. Raises as above."""
+        with ExitStack() as stack:
+            try:
+                check_tensors(lengths, self._most)
+                part = stack.enter_context(self._arriving.part(sender, sum(lengths), give_up))
+                memories = read_frames(source, lengths)
+            except BaseException:  # it was cut off, or is too large: the next attempt is the first again
+                with self._lock:
+                    before, ticket.attempt, ticket.answer = ticket.answer, "", Future()
+                before.set_result(None)
+                raise
+            part.keep()
+            self._counts.took(0, size_of(memories))
+            message = "put", ticket.id, delivery.value, delivery.tags, delivery.description, None
+            put = msgspec.msgpack.encode((1, True, 0, [message]))
+            try:
+                ticket.tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
+                placed = ticket.tenancy.room.ask_encoded([put, *memories])
+                answer = ticket.tenancy.let_out(b"put", ShapeToCaller(), placed, 1)
+            except SyftError as error:
+                answer = failed(1, error)
+        ticket.answer.set_result(answer)
+        return answer
 
     def _ticket(self, sender: str, delivery: Delivery) -> _Ticket:
         """Return the ticket of a delivery. Raises NotPermitted: there is none, or it is another's, or used up."""

@@ -46,9 +46,11 @@ from .records import (
     Opening,
     PacketSource,
     Welcome,
+    check_tensors,
     numbered,
     pack,
     peek_tag,
+    read_frames,
     read_head,
     read_record,
     size_of,
@@ -57,6 +59,7 @@ from .release import ToCaller
 from .requests import Standing, encoded, tensor_in
 from .rooms import Room, failed, raw_value
 from .session import Session, Stream, away
+from .shares import Shares
 from .state import NodeState
 from .tenancy import Tenancy
 
@@ -82,11 +85,13 @@ class Gate:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._opening: dict[tuple[str, str], Future[Session]] = {}  # sessions whose rooms are being opened
         self._delegates: dict[tuple[str, str], Tenancy] = {}
+        self._arriving = Shares(state.limits.arriving_bytes, worker, "bytes at one time")
         self._deliveries = Deliveries(
             worker,
-            state.limits.room_bytes,
+            state.limits.message_bytes,
             self._dial,
             self.counts,
+            self._arriving,
             lambda sender: self._note_refusal(sender, "ticket", "no client expects this delivery"),
         )
 
@@ -133,7 +138,7 @@ class Gate:
         caller = connection.peer
         session = self._session(caller, opening)
         stream = session.attach(opening.received, partial(self._send_at_once, connection), connection.hurry)
-        welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
+        welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.message_bytes)
         listening = threading.Thread(
             target=self._listen,
             args=(connection, source, session, opening.session, stream),
@@ -248,7 +253,7 @@ class Gate:
             self._end((session.caller, id), session)
 
         try:
-            while session.accept(read_record(source, self._limits.room_bytes)):
+            while self._take_batch(connection, source, session):
                 pass
         except EOFError:
             stream.end()
@@ -263,6 +268,17 @@ class Gate:
                 end()
         finally:
             connection.close()
+
+    def _take_batch(self, connection: Connection, source: PacketSource, session: Session) -> bool:
+        """Read a batch, and give it to its session; tell whether more will come. Raises as those do."""
+        lengths = read_head(source)
+        if sum(lengths) <= limits.PACKET_BYTES:
+            return session.accept(read_frames(source, lengths))
+        check_tensors(lengths[1:], self._limits.message_bytes)
+        with self._arriving.part(session.caller, sum(lengths), connection.hang_up) as part:
+            frames = read_frames(source, lengths)
+            part.keep()
+            return session.accept(frames)
 
     def _end(self, key: tuple[str, str], session: Session) -> None:
         """Forget a session that has ended; a client's own, with its room and all that led there."""
@@ -414,7 +430,7 @@ class Gate:
     ) -> Frames:
         """Take a delivery of another node; return the answer. Raises EOFError, OSError; SyftError: after the answer."""
         try:
-            return self._deliveries.receive(connection.peer, source, delivery, lengths)
+            return self._deliveries.receive(connection.peer, source, delivery, lengths, connection.hang_up)
         except SyftError as refusal:  # the rest of the record is not read
             connection.send_record(failed(0, refusal))
             raise

@@ -312,14 +312,19 @@ def _read_lengths(source: Source, most: int) -> list[int]:
 
 def read_record(source: Source, most: int = limits.MAX_RECORD_BYTES) -> list[Frame]:
     """Read the next record. Raises EOFError; LimitExceeded: its tensors have more than ``most`` bytes."""
-    first, *lengths = read_head(source)
-    return [source.read(first), *read_memories(source, lengths, most)]
+    lengths = read_head(source)
+    check_tensors(lengths[1:], most)
+    return read_frames(source, lengths)
 
 
-def read_memories(source: Source, lengths: Sequence[int], most: int) -> list[Frame]:
-    """Read the frames of a record that come after the first. Raises as above."""
+def check_tensors(lengths: Sequence[int], most: int) -> None:
+    """Raise LimitExceeded if tensors of these lengths have more than ``most`` bytes."""
     if sum(lengths) > most:
         raise LimitExceeded(f"{sum(lengths)} bytes come at one time, and this node takes {most}", mend="Send parts.")
+
+
+def read_frames(source: Source, lengths: Sequence[int]) -> list[Frame]:
+    """Read frames of these lengths. Raises EOFError; LimitExceeded: there is no memory for them."""
     return [source.read(length) for length in lengths]
 
 
