@@ -86,6 +86,7 @@ RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts
 RECONNECT_ATTEMPTS: Final = 30      # connections one after another over which nothing got through
 OUTAGE_SECONDS: Final = 1.0         # without a connection, after which it is said that there is none
 GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side
+ENDING_SECONDS: Final = 60          # how long a caller has to take what is left when its session has ended
 SESSIONS_OF_A_ROOM: Final = 8       # of its client and the client's delegates, at one time
 GIVE_WAY_SECONDS: Final = 2         # how long one waits for a share of ARRIVING_BYTES until who has most loses some
 ARRIVING_SECONDS: Final = 300       # how long one then waits, until it is refused

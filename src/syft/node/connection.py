@@ -96,8 +96,8 @@ class Connection:
                 pass
 
     def hurry(self) -> None:
-        """From now on give up on a reader who takes nothing for a moment."""
-        self._duplex.is_hurried = True
+        """From now on give up on a slow reader; see :meth:`Duplex.hurry`."""
+        self._duplex.hurry()
 
     def hang_up(self) -> None:
         """End it, whoever reads or writes; what has come can still be read."""

@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,15 +32,12 @@ class Duplex:
     Args:
         encrypted: a connection whose handshake is done.
         silence: seconds to wait for bytes before it is given up; None: any time.
-
-    Attributes:
-        is_hurried: a reader who takes nothing for a moment is given up as well.
     """
 
     def __init__(self, encrypted: ssl.SSLSocket, silence: float | None = None) -> None:
         self.socket = encrypted
         self._silence = None if silence is None else int(1000 * silence)
-        self.is_hurried = False
+        self._deadline: float | None = None
         self._inside, self._writing = threading.Lock(), threading.Lock()
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(encrypted, select.POLLIN)
@@ -86,14 +84,20 @@ class Duplex:
         finally:
             self._writing.release()
 
+    def hurry(self) -> None:
+        """From now on give up on a reader who takes nothing for a moment, or takes too long over all there is."""
+        self._deadline = time.monotonic() + limits.ENDING_SECONDS
+
     def _send(self, data: memoryview) -> int:
         while True:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                raise TimeoutError("the other side reads too slowly")
             with self._inside:
                 try:
                     return self.socket.send(data)
                 except ssl.SSLWantWriteError:
                     pass
-            if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self.is_hurried:
+            if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self._deadline is not None:
                 raise TimeoutError("the other side does not read")
 
     def disown(self) -> None:

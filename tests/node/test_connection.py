@@ -1,0 +1,45 @@
+"""What two parties with certificates make of one connection, whatever the other side does."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from syft import limits
+from syft.node.certs import Bundle
+from syft.node.connection import Connection
+from syft.node.tls import context
+
+pytestmark = pytest.mark.in_process
+
+
+@pytest.fixture
+def ends(authority: Path) -> Iterator[tuple[Connection, Connection]]:
+    """Both ends of a connection."""
+    bundle, sockets = Bundle.load(authority / "me"), socket.socketpair()
+
+    def end(is_server: bool) -> Connection:
+        return Connection(context(bundle, server_side=is_server).wrap_socket(sockets[is_server], server_side=is_server))
+
+    with ThreadPoolExecutor(1) as other:
+        theirs = other.submit(end, True)
+        ends = end(False), theirs.result()
+    yield ends
+    for each in ends:
+        each.close()
+
+
+def test_who_reads_slowly_is_given_up_on_when_all_is_over(
+    ends: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = ends
+    monkeypatch.setattr(limits, "ENDING_SECONDS", 0)
+    here.send(b"before")
+    here.hurry()
+    assert bytes(next(there)) == b"before"
+    with pytest.raises(TimeoutError, match="too slowly"):  # though there is room for it at once
+        here.send(b"after")
