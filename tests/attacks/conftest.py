@@ -36,7 +36,7 @@ address = "127.0.0.1:1"
 name = "roaming"
 
 [limits]
-clients = 12
+clients = 24
 room_objects = 500
 room_bytes = {ROOM_BYTES}
 arriving_bytes = {2 * ROOM_BYTES}

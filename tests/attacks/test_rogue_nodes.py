@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
+import math
 import queue
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 import syft as sy
 from syft import limits, wire
 from syft.asking import Request
-from syft.errors import LimitExceeded, NotPermitted, SyftError
+from syft.errors import LimitExceeded, MalformedMessage, NotPermitted, SyftError
 from syft.messages import Get, State, Value
 from syft.node.client import NodeWorker
 from syft.node.link import Link
@@ -84,13 +86,13 @@ def test_a_request_shows_what_a_node_says_of_it_and_asks_nothing() -> None:
 
 
 class Rogue:
-    """In the place of a connection: lets in under a name that is not its own, and then says ``packets``."""
+    """In the place of a connection: lets in, and then says ``packets``."""
 
     peer = "bob"
 
     def __init__(self, *packets: bytes) -> None:
         self.packets: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        for packet in (*pack(wire.encode(Welcome("\x1b[2Jalice", 0, 60.0, 1 << 30))), *packets):
+        for packet in (*pack(wire.encode(Welcome(0, 60, 1 << 30))), *packets):
             self.packets.put(packet)
 
     def send(self, packet: bytes) -> None: ...
@@ -119,6 +121,12 @@ def test_a_node_is_called_what_its_certificate_says(
     until(lambda: bool(caplog.messages))
     assert caplog.messages[0].startswith("bob at place does not answer")
     link.close()
+
+
+@pytest.mark.parametrize("grace", [-1, math.nan, math.inf, 1e300, limits.MAX_GRACE_SECONDS + 1])
+def test_a_grace_period_without_end_is_not_believed(grace: float) -> None:
+    with pytest.raises(MalformedMessage):
+        wire.decode([msgspec.msgpack.encode((0, grace, 1 << 30))], Welcome)
 
 
 @pytest.mark.parametrize("expected", [0, 1 << 20])

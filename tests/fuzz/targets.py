@@ -372,7 +372,7 @@ SEEDS: dict[str, list[bytes]] = {
     "batch": _encoded(_BATCHES),
     "answered": _encoded(_ANSWERED),
     "opening": _encoded([Opening("session", 3, True)]),
-    "welcome": _encoded([Welcome("bob", 3, 60.0, 1 << 30)]),
+    "welcome": _encoded([Welcome(3, 60, 1 << 30)]),
     "sealed batch": _sealed(_BATCHES, RawBatch),
     "sealed answered": _sealed(_ANSWERED, RawAnswered),
     "reading": [b"".join(_encoded(REQUESTS[:3])), *_encoded(REQUESTS)],

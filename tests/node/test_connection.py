@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from syft import limits
+from syft.errors import WorkerShut
 from syft.node.certs import Bundle
 from syft.node.connection import Connection
 from syft.node.tls import context
@@ -31,6 +33,24 @@ def ends(authority: Path) -> Iterator[tuple[Connection, Connection]]:
     yield ends
     for each in ends:
         each.close()
+
+
+@pytest.mark.parametrize("is_honest", [True, False])
+def test_why_it_ends_is_said_in_so_many_words(ends: tuple[Connection, Connection], is_honest: bool) -> None:
+    here, there = ends
+    text = "x" * limits.PACKET_BYTES
+
+    def end() -> None:
+        if is_honest:
+            here.end(text)
+        else:
+            here._duplex.sendall(struct.pack("<I", len(text) | 1 << 31), text.encode())
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(end)
+        with pytest.raises(WorkerShut) as ended:
+            next(there)
+    assert ended.value.what == "x" * limits.ENDING_BYTES
 
 
 def test_who_reads_slowly_is_given_up_on_when_all_is_over(

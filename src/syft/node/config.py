@@ -85,7 +85,7 @@ class Limits(_Table, frozen=True):
     room_bytes: Count = limits.ROOM_BYTES
     room_memory: Annotated[int, msgspec.Meta(ge=limits.MIN_ROOM_MEMORY, le=limits.MAX_ID)] = limits.ROOM_MEMORY
     room_cpu_seconds: Count = limits.ROOM_CPU_SECONDS
-    grace_seconds: Count = limits.GRACE_SECONDS
+    grace_seconds: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_GRACE_SECONDS)] = limits.GRACE_SECONDS
     arriving_bytes: Count = limits.ARRIVING_BYTES
 
     @property

@@ -84,7 +84,7 @@ class Connection:
 
     def end(self, why: str) -> None:
         """Say why no more comes from here. Raises OSError."""
-        said = why.encode()[: limits.PACKET_BYTES]
+        said = why.encode()[: limits.ENDING_BYTES]
         self._duplex.sendall(_LENGTH.pack(len(said) | _LAST), said)
         self._duplex.finish()
 
@@ -135,7 +135,7 @@ class Connection:
             packet = self._buffer[self._read + _LENGTH.size : self._read + _LENGTH.size + length]
             self._read += _LENGTH.size + length
             if is_last:
-                raise WorkerShut(printable(bytes(packet).decode(errors="replace")))
+                raise WorkerShut(printable(bytes(packet[: limits.ENDING_BYTES]).decode(errors="replace")))
             if packet:
                 return packet
 

@@ -131,6 +131,8 @@ class Gate:
             except SyftError as error:
                 connection.end(str(error))
                 connection.drain()
+            except RuntimeError as error:  # there is no room for another thread; when the caller is back there may be
+                _log.error("%s cannot be served: %s", connection.peer, error)
         connection.close()
 
     def _converse(self, connection: Connection, source: PacketSource, opening: Opening) -> None:
@@ -138,14 +140,18 @@ class Gate:
         caller = connection.peer
         session = self._session(caller, opening)
         stream = session.attach(opening.received, partial(self._send_at_once, connection), connection.hurry)
-        welcome = Welcome(self._worker, session.accepted, self._limits.grace_seconds, self._limits.message_bytes)
+        welcome = Welcome(session.accepted, self._limits.grace_seconds, self._limits.message_bytes)
         listening = threading.Thread(
             target=self._listen,
             args=(connection, source, session, opening.session, stream),
             name=f"session of {caller}",
             daemon=True,
         )
-        listening.start()
+        try:
+            listening.start()
+        except RuntimeError:
+            self._detach(session, opening.session, stream)
+            raise
         with suppress(OSError):  # who listens finds out as well, and closes it
             connection.send_record(wire.encode(welcome))
             for answer in stream:
@@ -249,25 +255,26 @@ class Gate:
             _log.error("%s: %s: %s, which is not in the audit log: %s", client, what, reason, error)
 
     def _listen(self, connection: Connection, source: PacketSource, session: Session, id: str, stream: Stream) -> None:
-        def end() -> None:
-            self._end((session.caller, id), session)
-
         try:
             while self._take_batch(connection, source, session):
                 pass
         except EOFError:
-            stream.end()
-            session.detach(stream, self._limits.grace_seconds, end)
+            self._detach(session, id, stream)
         except (SyftError, OSError, MemoryError) as error:
             told = error if isinstance(error, SyftError) else LimitExceeded(f"{error}", where=self._worker)
             if session.finish(told, stream):
-                end()
+                self._end((session.caller, id), session)
             connection.drain()
         else:
             if session.finish(None):
-                end()
+                self._end((session.caller, id), session)
         finally:
             connection.close()
+
+    def _detach(self, session: Session, id: str, stream: Stream) -> None:
+        """The connection of ``stream`` is gone: keep the session for the grace period."""
+        stream.end()
+        session.detach(stream, self._limits.grace_seconds, lambda: self._end((session.caller, id), session))
 
     def _take_batch(self, connection: Connection, source: PacketSource, session: Session) -> bool:
         """Read a batch, and give it to its session; tell whether more will come. Raises as those do."""

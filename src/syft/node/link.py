@@ -49,7 +49,7 @@ class Link:
         self._lock = threading.Lock()
         self._unacknowledged: deque[tuple[int, list[Packet]]] = deque()
         self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
-        self._grace, self._in_vain = 0.0, 0
+        self._grace = self._in_vain = 0
         self._closed = threading.Event()
         self._packets: Outbox[Packet] = Outbox(lambda packet: False)  # until there is a connection
         try:
@@ -207,7 +207,7 @@ class Link:
 
         def say() -> None:
             said.set()
-            _log.warning("%s does not answer; trying again for up to %.0f s", where, self._grace)
+            _log.warning("%s does not answer; trying again for up to %d s", where, self._grace)
 
         patience = threading.Timer(limits.OUTAGE_SECONDS, say)
         patience.daemon = True

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import ssl
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +16,7 @@ from .. import limits
 from ..errors import BadCertificate, MalformedMessage
 from .config import Address
 from .connection import Connection
+from .tls import shut
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +25,8 @@ class Listener:
     """Listens at an address, and gives each connection a thread.
 
     Whoever has yet to say what it wants may be sent away for the next who comes: of such callers
-    there are ``limits.ARRIVALS`` at most, so that nobody keeps others out by saying nothing.
+    there are ``limits.ARRIVALS`` at most, so that nobody keeps others out by saying nothing. It is one
+    from where most of them are; any of these, so that in a flood the slow have a chance as well.
 
     Args:
         address: port 0 takes a free one.
@@ -38,8 +43,9 @@ class Listener:
         self._listener = socket.create_server(address, family=family, backlog=limits.ARRIVALS)
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._strangers: dict[ssl.SSLSocket, None] = {}  # oldest first
+        self._strangers: dict[ssl.SSLSocket, str] = {}  # and the hosts that they are at
         self._closed = threading.Event()
+        self._said_again = 0.0
 
     def start(self) -> None:
         """Let callers in."""
@@ -61,14 +67,22 @@ class Listener:
         self._listener.close()
 
     def _note(self, stranger: ssl.SSLSocket) -> None:
+        try:
+            host = stranger.getpeername()[0]
+        except OSError:  # it has left, as who reads here will be told
+            return
         with self._lock:
-            self._strangers[stranger] = None
-            oldest = next(iter(self._strangers)) if len(self._strangers) > limits.ARRIVALS else None
-            if oldest is not None:
-                del self._strangers[oldest]
-        if oldest is not None:
-            with suppress(OSError):  # it has left
-                socket.socket.shutdown(oldest, socket.SHUT_RDWR)
+            one_too_many = self._any_of_most() if len(self._strangers) >= limits.ARRIVALS else None
+            if one_too_many is not None:
+                del self._strangers[one_too_many]
+            self._strangers[stranger] = host
+        if one_too_many is not None:
+            shut(one_too_many, socket.SHUT_RDWR)
+
+    def _any_of_most(self) -> ssl.SSLSocket:
+        hosts = Counter(self._strangers.values())
+        most = max(hosts.values())
+        return random.choice([stranger for stranger, host in self._strangers.items() if hosts[host] == most])
 
     def _forget(self, stranger: ssl.SSLSocket) -> None:
         with self._lock:
@@ -79,8 +93,7 @@ class Listener:
             try:
                 plain, _ = self._listener.accept()
             except OSError as error:
-                if not self._closed.wait(limits.ACCEPT_PAUSE):
-                    _log.error("a caller cannot be let in: %s", error)
+                self._pause(error)
                 continue
             try:
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -93,10 +106,15 @@ class Listener:
             try:
                 threading.Thread(target=self._greet, args=(stranger,), name="caller", daemon=True).start()
             except RuntimeError as error:  # there is no room for another thread; for the next there may be
-                _log.error("a caller cannot be let in: %s", error)
                 self._forget(stranger)
                 stranger.close()
-                self._closed.wait(limits.ACCEPT_PAUSE)
+                self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        """Wait a moment, as a caller cannot be let in; say so now and then."""
+        if not self._closed.wait(limits.ACCEPT_PAUSE) and time.monotonic() >= self._said_again:
+            self._said_again = time.monotonic() + limits.ACCEPT_SAID_SECONDS
+            _log.error("callers cannot be let in: %s", error)
 
     def _greet(self, stranger: ssl.SSLSocket) -> None:
         try:

@@ -67,15 +67,14 @@ class Opening(msgspec.Struct, array_like=True, tag="opening"):
 
 
 class Welcome(msgspec.Struct, array_like=True):
-    """The gate's first record: who it is, and how many messages of the session have arrived.
+    """The gate's first record: how many messages of the session have arrived.
 
     ``grace``: for how many seconds the session is kept when the connection drops. ``most``: bytes of
     tensors in one batch.
     """
 
-    worker: Name
     accepted: Id
-    grace: float
+    grace: Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_GRACE_SECONDS)]
     most: Id
 
 

@@ -6,6 +6,7 @@ has them, so that a connection may drop in between and nothing is lost or run tw
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from .counts import Counts
 from .records import FOR_THE_GATE, Answered, Batch, Frames, RawBatch, header, peek_tag, size_of
 from .release import Movement, ShapeToCaller, ToCaller, ToWorker
 from .tenancy import ANSWERS, Tenancy, with_policies
+
+_log = logging.getLogger(__name__)
 
 #: What a connection sends; an error is what ends the session.
 Stream = Outbox[Frames]
@@ -92,10 +95,16 @@ class Session:
                 end()
 
         with self._lock:
-            if stream is self._stream and self._ending is None:
-                self._grace = threading.Timer(seconds, expire)
-                self._grace.daemon = True
+            if stream is not self._stream or self._ending is not None:
+                return
+            self._grace = threading.Timer(seconds, expire)
+            self._grace.daemon = True
+            try:
                 self._grace.start()
+                return
+            except RuntimeError as error:  # with no room for another thread there is none to end it later
+                _log.error("%s cannot be waited for: %s", self.caller, error)
+        expire()
 
     def finish(self, ending: SyftError | None, stream: Stream | None = None) -> bool:
         """End the session, if ``stream`` is still its stream; tell whether this did it. The caller hears ``ending``."""

@@ -107,11 +107,11 @@ class Duplex:
 
     def finish(self) -> None:
         """Write no more; the other side reads to the end."""
-        self._shut(socket.SHUT_WR)
+        shut(self.socket, socket.SHUT_WR)
 
     def hang_up(self) -> None:
         """End it, whoever reads or writes; what has come can still be read."""
-        self._shut(socket.SHUT_RDWR)
+        shut(self.socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up, and let it go."""
@@ -119,9 +119,11 @@ class Duplex:
         with self._inside:
             self.socket.close()
 
-    def _shut(self, how: int) -> None:
-        with suppress(OSError):  # it has ended already
-            socket.socket.shutdown(self.socket, how)  # SSLSocket's own forgets that there is TLS
+
+def shut(encrypted: ssl.SSLSocket, how: int) -> None:
+    """Shut a socket, whoever uses it, if it has not ended already."""
+    with suppress(OSError):
+        socket.socket.shutdown(encrypted, how)  # SSLSocket's own forgets that there is TLS
 
 
 def context(bundle: Bundle, *, server_side: bool) -> ssl.SSLContext:
