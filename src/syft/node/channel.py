@@ -6,10 +6,12 @@ moment after the last. What an operator will give is known beforehand, from meta
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -103,6 +105,7 @@ class Channel:
         self._awake: SimpleQueue[None] = SimpleQueue()  # unlike an event's, its lock can be had in a finalizer
         self._is_awake = False
         self._lost: SyftError | None = None
+        _channels.add(self)
         if is_timed:
             threading.Thread(target=self._flush_in_time, name=f"batches for {where}", daemon=True).start()
 
@@ -308,6 +311,28 @@ class Channel:
         self._awake.put(None)
         for future in asked.values():
             future.set_exception(error)
+
+    def disown(self) -> None:
+        """Let it go in a child that was forked, whoever held its lock: none of its threads is there."""
+        self._lock, self._asked = threading.RLock(), {}
+        self.lose(
+            WorkerShut(
+                "this process was forked from the one that you connected in, and has none of its connections",
+                where=self._where,
+                mend="Connect again here: sy.connect(...)",
+            )
+        )
+
+
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for channel in list(_channels):
+        channel.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
 
 
 def _placed(value: Any) -> Meta:
