@@ -17,15 +17,15 @@ import torch
 
 import syft as sy
 from bench.processes import children
-from syft import limits
+from syft import limits, wire
 from syft.errors import BadCertificate, GetNotPermitted, LimitExceeded, Misuse, WorkerShut
-from syft.messages import Delegate, Introduce
+from syft.messages import Ask, Delegate, Introduce, Value
 from syft.node.audit import AuditLog, Entry
 from syft.node.certs import Bundle
 from syft.node.config import Limits, parse_address
 from syft.node.connection import dial
 from syft.node.gate import Gate
-from syft.node.records import Opening
+from syft.node.records import Answered, Opening, size_of
 from syft.node.release import Policy
 from syft.node.tls import context
 
@@ -213,6 +213,18 @@ def test_what_several_owners_would_have_to_allow_is_not_asked_of_one():
     tenancy.entered = frozenset({Policy("bob", "heart", use=("carol",)), Policy("alice", "lung", use=("carol",))})
     with pytest.raises(GetNotPermitted, match="a yes of each of alice, bob"):
         tenancy.check_askable()
+    gate.close()
+
+
+def test_how_large_a_value_is_that_is_asked_for_is_not_told(monkeypatch):
+    gate = gate_of(fakes.Engine(lives=True), clients=1)
+    session = gate._session("carol", Opening("one", 0, False))
+    session.tenancy.entered = frozenset({Policy("bob", "heart", use=("carol",))})
+    value = wire.encode(Answered(1, Value(torch.ones(123))))
+    monkeypatch.setattr(limits, "MAX_REQUEST_BYTES", 100)
+    monkeypatch.setattr(session.tenancy.room, "ask", lambda message: value)
+    answer = wire.decode(gate._request(session, 1, Ask(7, "the paper")), Answered).answer
+    assert answer.code == "limit-exceeded" and str(size_of(value)) not in answer.what
     gate.close()
 
 

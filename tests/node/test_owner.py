@@ -313,6 +313,12 @@ def test_failures_do_not_spell_out_what_may_not_leave(start, authority, tmp_path
         torch.linalg.cholesky(sy.send(-torch.eye(2), worker))
     with pytest.raises(NotPermitted):
         torch.linalg.cholesky(sy.send(torch.eye(2), worker))
+    asked = set()
+    for bit in bits[:1], bits[1:2]:
+        with pytest.raises(NotPermitted) as refused:
+            one.index_select(0, bit).request(reason="the paper")
+        asked.add(str(refused.value))
+    assert len(asked) == 1
     worker.shut()
     assert ending_told(clinic, authority, state, "bits") == "your room here has ended"
     *_, last = log.read(Wanted(what="failure"))

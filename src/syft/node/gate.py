@@ -386,15 +386,14 @@ class Gate:
         if not tenancy.entered or session.caller != tenancy.client:
             raise Misuse("nothing private keeps you from this object", where=self._worker, mend="Get it: x.get().")
         tenancy.check_askable()
+        tenancy.check_told()
         taken = tenancy.room.ask(Get(message.id))
+        if raw_value(taken) is not None and size_of(taken) > limits.MAX_REQUEST_BYTES:
+            what = f"a request is for {limits.MAX_REQUEST_BYTES} bytes at most, not {size_of(taken)}"
+            too_large = LimitExceeded(what, where=self._worker, mend="Ask for less, such as a mean.")
+            taken = failed(last, too_large)  # how large it is may depend on values, as whether it is there may
         if raw_value(taken) is None:
             return tenancy.let_out(b"ask", ToCaller(message.id), taken, last)
-        if size_of(taken) > limits.MAX_REQUEST_BYTES:
-            raise LimitExceeded(
-                f"a request is for {limits.MAX_REQUEST_BYTES} bytes at most, not {size_of(taken)}",
-                where=self._worker,
-                mend="Ask for less, such as a mean.",
-            )
         try:
             tensor = tensor_in(b"".join(pack(taken)), self._worker)  # the room said this, the owner says yes to it
         except EOFError as cut_off:

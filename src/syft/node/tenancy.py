@@ -248,8 +248,8 @@ class Tenancy:
             if tag != _ANSWERS[asked]:
                 raise MalformedMessage("the room gives no such answer", where=self._state.owner)
             if tag == b"done":
-                if asked not in _DONE_AT_LEAST and not self._hears_failures():
-                    raise self._untold()
+                if asked not in _DONE_AT_LEAST:
+                    self.check_told()
                 return wire.encode(Answered(last, Done()))
             if tag == b"found":
                 return wire.encode(Answered(last, self._found(wire.unpack(answer, Found), query)))
@@ -338,6 +338,11 @@ class Tenancy:
             asked_at=failure.asked_at if sees_shapes.allowed and failure.asked_at <= last else 0,
         )
         return failed(last, error)
+
+    def check_told(self) -> None:
+        """Refuse what would tell that a call has not failed, where the client may not learn it. Raises NotPermitted."""
+        if not self._hears_failures():
+            raise self._untold()
 
     def _tells_failure(self, reason: str) -> bool:
         """Count and note a failure of a client who sees no shapes; tell whether it is told. Raises AuditFailed."""
