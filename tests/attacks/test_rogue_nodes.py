@@ -88,7 +88,7 @@ def test_a_request_shows_what_a_node_says_of_it_and_asks_nothing() -> None:
 class Rogue:
     """In the place of a connection: lets in, and then says ``packets``."""
 
-    peer = "bob"
+    peer, is_closed = "bob", False
 
     def __init__(self, *packets: bytes) -> None:
         self.packets: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -106,7 +106,8 @@ class Rogue:
         return self.packets.get()
 
     def hang_up(self) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def test_a_node_is_called_what_its_certificate_says(
@@ -121,6 +122,12 @@ def test_a_node_is_called_what_its_certificate_says(
     until(lambda: bool(caplog.messages))
     assert caplog.messages[0].startswith("bob at place does not answer")
     link.close()
+
+
+def test_a_link_that_nobody_listens_to_can_be_closed() -> None:
+    rogue = Rogue()
+    Link("place", lambda: rogue, "session").close()
+    assert rogue.is_closed
 
 
 @pytest.mark.parametrize("grace", [-1, math.nan, math.inf, 1e300, limits.MAX_GRACE_SECONDS + 1])

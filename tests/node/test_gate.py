@@ -180,7 +180,7 @@ def test_a_room_that_dies_as_it_opens_leaves_nothing_and_is_told_of():
         session = gate._session("carol", Opening(str(number), 0, False))
         until(lambda: gate.present() == (0, []))
         with pytest.raises(WorkerShut, match=r"your room here has ended \(killed\)"):
-            session.attach(0, lambda frames: False)
+            session.attach(0, lambda frames: False, lambda: None)
     assert gate.counts.rooms_died == 20
     gate.close()
 
@@ -203,7 +203,7 @@ def test_a_room_that_opens_when_its_node_has_stopped_is_closed(threads):
     gate.close()
     engine.goes_on.set()
     with pytest.raises(WorkerShut):
-        late.result(20).attach(0, lambda frames: False)
+        late.result(20).attach(0, lambda frames: False, lambda: None)
     assert gate.present() == (0, [])
 
 

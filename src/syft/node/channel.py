@@ -310,7 +310,7 @@ class Channel:
             self._released.clear()
         self._awake.put(None)
         for future in asked.values():
-            future.set_exception(error)
+            future.set_exception(error.again())
 
     def disown(self) -> None:
         """Let it go in a child that was forked, whoever held its lock: none of its threads is there."""

@@ -80,8 +80,13 @@ class Deliveries:
         self._closed = threading.Event()
         self._tickets: dict[str, _Ticket] = {}
         self._count: Counter[Tenancy] = Counter()  # deliveries on their way into rooms
-        self._calls: dict[Tenancy, set[Connection]] = {}  # under way
+        self._calls: dict[Tenancy, set[Connection]] = {}  # under way, of each room that is here
         self._connections: dict[tuple[str, str], Connection] = {}  # a connection in use is not among them
+
+    def admit(self, tenancy: Tenancy) -> None:
+        """A room is here, until :meth:`forget`: it may give, and be given."""
+        with self._lock:
+            self._calls[tenancy] = set()
 
     # ---- away ----
 
@@ -114,8 +119,6 @@ class Deliveries:
         Raises WorkerNotFound.
         """
         self._counts.gave(size_of(frames))
-        with self._lock:
-            self._calls.setdefault(tenancy, set())
         pauses = iter(limits.RECONNECT_PAUSES)
         while True:
             try:
@@ -141,6 +144,7 @@ class Deliveries:
             with suppress(BrokenPipeError, ConnectionResetError):  # it is refused, and the answer says why
                 connection.send_record(frames)
             answer = read_record(PacketSource(connection), limits.PACKET_BYTES)
+            is_refused = tag_of(answer) == b"failure"  # maybe before it was read, and then nothing more is
         except BaseException:
             connection.close()
             raise
@@ -148,7 +152,12 @@ class Deliveries:
             with self._lock:
                 self._calls.get(tenancy, set()).discard(connection)
         with self._lock:
-            if self._closed.is_set() or place in self._connections or len(self._connections) >= limits.CONNECTIONS:
+            if (
+                is_refused
+                or self._closed.is_set()
+                or place in self._connections
+                or len(self._connections) >= limits.CONNECTIONS
+            ):
                 connection.close()
             else:
                 self._connections[place] = connection
@@ -159,6 +168,8 @@ class Deliveries:
     def expect(self, tenancy: Tenancy, message: Expect) -> None:
         """Take what comes with this ticket; of too many, the oldest is forgotten."""
         with self._lock:
+            if tenancy not in self._calls:
+                return
             known = [name for name, ticket in self._tickets.items() if ticket.tenancy is tenancy]
             if len(known) >= limits.TICKETS:
                 del self._tickets[known[0]]

@@ -194,7 +194,12 @@ class Gate:
         except LimitExceeded as refusal:
             self._note_refusal(caller, "connect", refusal.what)
             raise
-        return self._open(key, opened) if opening_now is None else opening_now.result()
+        if opening_now is None:
+            return self._open(key, opened)
+        try:
+            return opening_now.result()
+        except SyftError as error:
+            raise error.again() from error
 
     def _begin(self, key: tuple[str, str], tenancy: Tenancy) -> Session:
         """Begin a session; the lock is held. Raises LimitExceeded."""
@@ -233,6 +238,7 @@ class Gate:
         with self._lock:
             del self._opening[key]
             self._tenancies.append(tenancy)
+            self._deliveries.admit(tenancy)
             session, is_late = self._begin(key, tenancy), self._closed.is_set() or tenancy.room.died
         if is_late and session.finish(tenancy.room.ending):
             self._end(key, session)
@@ -397,7 +403,7 @@ class Gate:
         try:
             tensor = tensor_in(b"".join(pack(taken)), self._worker)  # the room said this, the owner says yes to it
         except EOFError as cut_off:
-            raise tenancy.room.ending or away(self._worker) from cut_off
+            raise (tenancy.room.ending or away(self._worker)).again() from cut_off
         request = self._state.requests.ask(
             tenancy.client,
             tenancy.name,

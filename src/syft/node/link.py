@@ -51,6 +51,7 @@ class Link:
         self._received = self._unsaid = 0  # answers; bytes of those that the gate does not know to have arrived
         self._grace = self._in_vain = 0
         self._closed = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name=f"answers of {address}", daemon=True)
         self._packets: Outbox[Packet] = Outbox(lambda packet: False)  # until there is a connection
         try:
             self._source = self._open_first()
@@ -72,7 +73,6 @@ class Link:
             most: bytes of tensors that an answer may have by now; one that has more ends the session.
         """
         self._arrived, self._lost, self._most = arrived, lost, most
-        self._listener = threading.Thread(target=self._listen, name=f"answers of {self.address}", daemon=True)
         self._listener.start()
 
     def send(self, last: int, frames: Frames) -> None:
@@ -93,6 +93,9 @@ class Link:
         with self._lock:
             self._put(pack(wire.encode(Batch(0, True, self._received, []))), self._packets)
             self._packets.end()
+        if self._listener.ident is None:  # nobody listens, who would close it
+            self._connection.close()
+            return
         if threading.current_thread() is not self._listener:
             self._listener.join(limits.GOODBYE_SECONDS)
         self._connection.hang_up()

@@ -66,16 +66,14 @@ class Session:
         self._grace: threading.Timer | None = None
         self._ending: SyftError | None = None
 
-    def attach(
-        self, received: int, at_once: Callable[[Frames], bool], ended: Callable[[], None] = lambda: None
-    ) -> Stream:
+    def attach(self, received: int, at_once: Callable[[Frames], bool], ended: Callable[[], None]) -> Stream:
         """Take over for a new connection, whose caller has ``received`` answers; give its stream of records.
 
         Raises SyftError: the session has ended.
         """
         with self._lock:
             if self._ending is not None:
-                raise self._ending
+                raise self._ending.again()
             if self._grace is not None:
                 self._grace.cancel()
             self._stream.end()  # the old connection's, if one is left
@@ -132,7 +130,7 @@ class Session:
         batch = wire.unpack(header(frames), RawBatch)
         with self._lock:
             if self._ending is not None:
-                raise self._ending
+                raise self._ending.again()
             self._forget(batch.received)
             if len(self._answers) > limits.KEPT_ANSWERS:  # of the gate's own, which do not wait
                 raise LimitExceeded(
