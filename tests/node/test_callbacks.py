@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -60,12 +62,19 @@ def carol():
     return sy.VirtualWorker(id="carol")
 
 
+def serve(callbacks, replies):
+    """Have all that has come answered, in a thread, as it is."""
+    callbacks.close()
+    thread = threading.Thread(target=callbacks._serve, args=(replies,))
+    thread.start()
+    thread.join()
+
+
 def ask(callbacks, *messages):
     """Return the answer to the last of a batch of calls of the node bob."""
     callbacks.called("carol", wire.encode(Batch(1, True, 0, list(messages))))
-    callbacks.close()
     replies = Replies()
-    callbacks._serve(replies)
+    serve(callbacks, replies)
     assert replies.lost is None
     return replies.answers[-1]
 
@@ -131,8 +140,7 @@ def test_only_virtual_workers_are_called(carol):
     carol._worker.store.grant("bob", 1)
     for worker in ("nobody", "carol"):
         callbacks.called(worker, wire.encode(Batch(1, True, 0, [Put(7, torch.zeros(2))])))
-    callbacks.close()
-    callbacks._serve(replies)
+    serve(callbacks, replies)
     assert [answer.code for answer in replies.answers[:1]] == ["worker-not-found"] and replies.lost is None
     assert isinstance(replies.answers[1], Placed)
 
@@ -200,10 +208,10 @@ def test_calls_that_wait_are_so_many_at_most(carol, monkeypatch, bound, most):
             channel.arrived(call)
         with pytest.raises(LimitExceeded, match="at bob"):
             channel.arrived(call)
-        callbacks.close()
-        callbacks._serve(Replies())
+        serve(callbacks, Replies())
 
 
 def test_a_large_call_is_taken_where_none_waits(monkeypatch):
     monkeypatch.setattr(limits, "ANSWER_BYTES", 100)
-    Callbacks("bob").called("carol", [bytes(200)])
+    put = Put(7, torch.zeros(50))
+    Callbacks("bob").called("carol", wire.encode(Batch(1, True, 0, [put])))

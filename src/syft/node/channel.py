@@ -32,6 +32,7 @@ from ..wire import Frame, Meta, Reference
 from ..worker import error_of
 from .answers import check_answer
 from .records import FOR_THE_GATE, Answered, Frames, RawBatch
+from .turns import here
 
 #: What nobody waits for: the answer is Done. (A Retain is waited for: another worker is going to use the
 #: object, and must not come before what made it.)
@@ -64,6 +65,15 @@ class Carrier(Protocol):
     def close(self) -> None: ...
 
 
+class _Window:
+    """How far who calls at one depth is ahead of the answers."""
+
+    def __init__(self) -> None:
+        self.weight = 0  # of messages since the mark
+        self.mark: Future[Answer] | None = None  # the last answer asked for only so as not to run too far ahead
+        self.behind: Future[Answer] | None = None  # the one before, which has to be there before more is sent
+
+
 class Channel:
     """A transport over a carrier, whose answers are to be given to :meth:`arrived`.
 
@@ -72,7 +82,7 @@ class Channel:
         most: bytes of tensors in one message.
         asked_at: gives the place of the call that is being made, to be told if it fails later.
         called: takes calls, by worker, that come where an answer might.
-        wait: waits for an answer.
+        wait: waits for an answer, in threads that serve nobody.
         is_timed: what gathers is sent after a moment; otherwise :meth:`flush` is to be called.
     """
 
@@ -98,10 +108,11 @@ class Channel:
         self._gathered = 0  # bytes of both
         self._released: deque[int] = deque()
         self._sent = secrets.randbits(48)  # no two channels to a room give messages the same numbers
-        self._received = self._weight = self._gets = 0
+        self._received = self._gets = 0
         self._asked: dict[int, Future[Answer]] = {}
-        self._mark: Future[Answer] | None = None  # the last answer asked for only so as not to run too far ahead
-        self._behind: Future[Answer] | None = None  # the one before, which has to be there before more is sent
+        self._depth = self._least_depth = here.depth  # of what gathers; of all that was sent
+        self._window = _Window()
+        self._windows = {self._depth: self._window}
         self._awake: SimpleQueue[None] = SimpleQueue()  # unlike an event's, its lock can be had in a finalizer
         self._is_awake = False
         self._lost: SyftError | None = None
@@ -148,6 +159,8 @@ class Channel:
         with self._lock:
             if self._lost is not None:
                 raise self._lost.again()
+            if here.depth != self._depth:
+                self._go_to(here.depth)
             large = self._append(message)
             number = self._sent + len(self._pending)
             self._places[number % limits.PLACES_OF_CALLS] = number, self._asked_at()
@@ -155,9 +168,9 @@ class Channel:
                 self._flush()
             elif len(self._pending) == 1:
                 self._wake()
-            behind, self._behind = self._behind, None
+            behind, self._window.behind = self._window.behind, None
         if behind is not None:
-            self._wait(behind)
+            (here.wait or self._wait)(behind)
 
     def _ask(self, message: Request) -> Answer:
         future: Future[Answer] = Future()
@@ -169,11 +182,13 @@ class Channel:
                 self._flush()
             else:
                 self._append_released()
+                if here.depth != self._depth:
+                    self._go_to(here.depth)
             self._append(message)
             self._gets += brings_tensors
             self._send(future)
         try:
-            answer = self._wait(future)
+            answer = (here.wait or self._wait)(future)
         finally:
             with self._lock:
                 self._gets -= brings_tensors
@@ -202,7 +217,22 @@ class Channel:
     def _append_released(self) -> None:
         released = tuple(self._released.popleft() for _ in range(len(self._released)))
         if released:
+            if self._depth != self._least_depth:  # else they might come before what was to use the objects
+                self._go_to(self._least_depth)
             self._append(Release(released))
+
+    def _go_to(self, depth: int) -> None:
+        """What is sent from here on is called at this depth, as all of a batch is. Raises LimitExceeded."""
+        if depth > limits.CHAIN_HOPS:
+            raise LimitExceeded(
+                f"a chain leads from worker to worker {limits.CHAIN_HOPS} times at most",
+                where=self._where,
+                mend="Bring pointers home with get().",
+            )
+        if self._pending:
+            self._send(None)
+        self._depth, self._least_depth = depth, min(depth, self._least_depth)
+        self._window = self._windows.setdefault(depth, _Window())
 
     def _append(self, message: Request) -> bool:
         """Encode a message now: its caller learns at once what cannot be, and may change its tensors after.
@@ -226,7 +256,7 @@ class Channel:
         weight = size // limits.WINDOW_MESSAGE_BYTES
         if memories and not weight:
             self._memories[before:] = map(bytes, memories)
-        self._weight += 1 + weight
+        self._window.weight += 1 + weight
         return weight > 0
 
     def _permit(self, size: int) -> None:
@@ -239,13 +269,14 @@ class Channel:
             )
 
     def _send(self, future: Future[Answer] | None) -> None:
-        if self._weight >= limits.WINDOW_MESSAGES:
-            self._weight = 0
+        window = self._window
+        if window.weight >= limits.WINDOW_MESSAGES:
+            window.weight = 0
             if future is None:
                 future = Future()
                 self._append(Release(()))  # its answer, unlike an operator's, tells nothing of any object
-            self._behind, self._mark = self._mark, future
-        batch = RawBatch(self._sent + 1, future is not None, self._received, self._pending)
+            window.behind, window.mark = window.mark, future
+        batch = RawBatch(self._sent + 1, future is not None, self._received, self._pending, depth=self._depth)
         frames = [msgspec.msgpack.encode(batch), *self._memories]
         self._sent += len(self._pending)
         self._pending, self._memories, self._gathered = [], [], 0

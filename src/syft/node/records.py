@@ -52,6 +52,9 @@ FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Inquire, Collect, Withdr
 #: The number of a batch's first message, which those of the others come after.
 First = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID - 4 * limits.BATCH_MESSAGES)]
 
+#: How many hops before a call others were made: it is made in serving one, for which another was made, and so on.
+Depth = Annotated[int, msgspec.Meta(ge=0, le=limits.CHAIN_HOPS)]
+
 Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
 
 
@@ -83,7 +86,7 @@ class Batch(msgspec.Struct, array_like=True):
 
     ``asks``: the last one wants an answer. ``received``: how many answers have arrived so far. A batch
     without messages says no more than that; if it asks, it is a goodbye. ``delegate``: whose messages they
-    are where they are not the client's; the gate says so.
+    are where they are not the client's; the gate says so. ``depth``: at which they are called.
     """
 
     first: First
@@ -91,6 +94,7 @@ class Batch(msgspec.Struct, array_like=True):
     received: Id
     messages: Batches
     delegate: Name = ""
+    depth: Depth = 0
 
     @property
     def last(self) -> int:
@@ -109,6 +113,7 @@ class RawBatch(msgspec.Struct, array_like=True):
     received: Id
     messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
     delegate: Name = ""
+    depth: Depth = 0
     policies: Policies = ()
 
 

@@ -24,6 +24,7 @@ from ..workers import BaseWorker, become_local_worker, get_worker
 from .channel import Channel
 from .delegates import Delegate
 from .records import Answered, Batch, Frames, Line, SocketSource, read_record_of_gate, send_record
+from .turns import Turns, here
 
 #: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
@@ -43,10 +44,10 @@ def live(worker: str, objects: int, batches: Line, calls: Line, quota: int = lim
 
 
 class _Room:
-    """Does what it is asked, in the order in which each caller asks, on one thread.
+    """Does what it is asked, on one thread.
 
-    While it waits for a worker elsewhere it goes on with what its other callers ask: that worker, or one
-    that it waits for, may be among them.
+    While it waits for a worker elsewhere it goes on with what is called deeper along the chain: that worker, or
+    one that it waits for, may call it.
     """
 
     def __init__(self, worker: str, objects: int, batches: Line, calls: Line, quota: int) -> None:
@@ -56,8 +57,8 @@ class _Room:
         self._batches, self._answers = SocketSource(batches), SocketSource(calls)
         self._delegates: dict[str, Delegate] = {}
         self._channels: dict[str, Channel] = {}
-        self._waiting: list[Batch] = []
-        self._begun: list[tuple[Batch, int]] = []  # each with the message that it is at
+        self._turns: Turns[Batch] = Turns()
+        here.wait = self._wait
         become_local_worker(BaseWorker(worker, InProcess(self._worker)), self._open)
 
     def serve(self) -> None:
@@ -69,18 +70,17 @@ class _Room:
     def _open(self, name: str) -> BaseWorker:
         """Return the worker ``name`` elsewhere, whom the gate will find or refuse when it is called."""
         carrier = _Caller(name, self._calls)
-        channel = Channel(name, carrier, asked_at=lambda: _now.message, wait=self._wait, is_timed=False)
+        channel = Channel(name, carrier, asked_at=lambda: _now.message, is_timed=False)
         self._channels[name] = channel
         return BaseWorker(name, channel)
 
     def _receive(self) -> None:
         """Take the next answer of a worker elsewhere, or else the next batch. Raises EOFError."""
         sources = [self._answers, self._batches]
-        if len(self._waiting) >= limits.WAITING_BATCHES:
-            sources.pop()
         ready = [source for source in sources if source.is_ahead] or select.select(sources, [], [])[0]
         if self._answers not in ready:
-            self._waiting.append(wire.decode(read_record_of_gate(self._batches), Batch))
+            batch = wire.decode(read_record_of_gate(self._batches), Batch)
+            self._turns.add(batch.depth, batch)
             return
         name, *frames = read_record_of_gate(self._answers)
         channel = self._channels[bytes(name).decode()]
@@ -92,8 +92,6 @@ class _Room:
     def _wait(self, answer: Future[Answer]) -> Answer:
         """Wait for an answer of a worker elsewhere."""
         message = _now.message
-        if self._begun:
-            self._begun[-1] = self._begun[-1][0], message
         self._flush()
         while not answer.done():
             self._receive()
@@ -103,28 +101,12 @@ class _Room:
 
     def _go_on(self) -> None:
         """Handle what has come, as far as it may begin."""
-        while (index := self._first_to_begin()) is not None:
-            batch = self._waiting.pop(index)
-            self._begun.append((batch, batch.first))
+        while (batch := self._turns.begin()) is not None:
             answered = answer_batch(self._worker, batch, self._objects, self._delegate(batch.delegate))
-            self._begun.pop()
+            self._turns.end()
             if answered is not None:
                 send_record(self._gate, _encoded(answered))
             self._flush()
-
-    def _first_to_begin(self) -> int | None:
-        """Return which of the waiting batches comes next; None if all have to wait for one that has begun.
-
-        A caller's batches come one after another. But who waits for the answer to the last message of one, and yet
-        sends another, does so for somebody else, of whom that answer may need this.
-        """
-        behind = {batch.delegate for batch, at in self._begun if not (batch.asks and at == batch.last)}
-        if len(self._begun) >= limits.NESTED_BATCHES:
-            return None
-        for index, batch in enumerate(self._waiting):
-            if batch.delegate not in behind:
-                return index
-        return None
 
     def _delegate(self, name: str) -> Delegate | None:
         if name and name not in self._delegates:

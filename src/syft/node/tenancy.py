@@ -169,7 +169,8 @@ class Tenancy:
                     del self._outside[id]
                     self.enter([offer.policy])
                     put = Put(id, offer.value, offer.label.tags, offer.label.description)
-                    self.room.send(wire.encode(Batch(1, False, 0, [put])), 1, None)
+                    batch = Batch(1, False, 0, [put], depth=limits.CHAIN_HOPS)  # before whatever names it
+                    self.room.send(wire.encode(batch), 1, None)
 
     def offer_anew(self, ids: Collection[int] | None = None) -> None:
         """The room has nothing under these ids, or any, any more; the owner's data there is found again, by others."""
