@@ -89,6 +89,37 @@ def test_memory_is_flat(node, authority, operators, report):
     worker.shut()
 
 
+@pytest.mark.parametrize(
+    "operators", [30_000, pytest.param(300_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+)
+@pytest.mark.parametrize("by_way_of", ["this process", "nodes"])
+def test_a_chain_that_comes_back_does_not_wait_for_itself(node, hasty, authority, by_way_of, operators, report):
+    alice, room = one_more_room(node, lambda: sy.connect(node.address, certs=authority / "me"))
+    elsewhere = sy.connect(hasty.address, certs=authority / "me")
+    other = elsewhere if by_way_of == "nodes" else sy.VirtualWorker(id="carol")
+    x = sy.send(torch.zeros(2, dtype=torch.int64), alice)
+    for worker in (other, alice) * 2:
+        x = x.send(worker)
+
+    def sizes():
+        return [resident(pid) / 1e6 for pid in (os.getpid(), node.process.pid, room)]
+
+    for _ in range(operators // 3):
+        x.add_(1)
+    before = sizes()
+    for _ in range(operators - operators // 3):
+        x = x + 1
+    growth = [later - earlier for later, earlier in zip(sizes(), before, strict=True)]
+    report.found(f"memory after {operators:,} operators along a chain by way of {by_way_of}", f"{growth} MB")
+    for _ in range(4):
+        x = x.get()
+    assert x.get().tolist() == [operators] * 2
+    assert max(growth) < 32
+    assert not other._objects and not alice._objects
+    alice.shut()
+    elsewhere.shut()
+
+
 def test_a_caller_far_ahead_waits(node, authority):
     worker, room = one_more_room(node, lambda: sy.connect(node.address, certs=authority / "me"))
     x = sy.send(torch.zeros(4), worker)

@@ -15,6 +15,7 @@ import torch
 
 import syft as sy
 from bench.processes import alive
+from syft import limits
 from syft.errors import SyftError, WorkerShut
 from syft.node import forkserver
 from syft.node.engines import Order
@@ -207,6 +208,22 @@ def test_a_node_along_a_chain_that_is_killed_is_told_to_whoever_asks(start, node
     assert sy.send(torch.ones(3), bob).sum().item() == 3
     bob.shut()
     del dave
+
+
+def test_a_room_that_dies_while_a_chain_comes_back_to_it_far_ahead(node, authority):
+    alice, room = one_more_room(node, lambda: sy.connect(node.address, certs=authority / "me"))
+    carol = sy.VirtualWorker(id="carol")
+    x = sy.send(torch.zeros(2), alice).send(carol).send(alice).send(carol).send(alice)
+
+    def run_ahead(windows):
+        for _ in range(windows * limits.WINDOW_MESSAGES):
+            x.add_(1)
+
+    run_ahead(3)
+    os.kill(room, signal.SIGKILL)
+    with pytest.raises(WorkerShut, match="was killed"):
+        run_ahead(20)
+    alice.shut()
 
 
 def test_a_node_that_stops_says_so_and_writes_nothing_else(start, authority):

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import syft as sy
-from syft import outline
+from syft import limits, outline
 from syft.errors import (
     BadCertificate,
+    LimitExceeded,
     Misuse,
     ObjectGone,
     OperatorFailed,
@@ -143,6 +144,29 @@ def test_a_chain_that_comes_back_by_way_of_this_process(bob):
     carol = sy.VirtualWorker(id="carol")
     x = sy.send(torch.tensor([3.0, 0.0, 5.0]), bob).send(carol).send(bob)
     assert (x + 1).nonzero().get().get().get().tolist() == [[0], [1], [2]]
+
+
+def test_a_chain_that_comes_back_names_no_line_of_this_library_for_what_fails(bob):
+    carol = sy.VirtualWorker(id="carol")
+    x = sy.send(torch.ones(3), bob).send(carol).send(bob)
+    wrong = sy.send(torch.tensor([7]), bob).send(carol).send(bob)
+    with pytest.raises(OperatorIndexFailed, match=r"\(at bob\)$"):
+        x.index_select(0, wrong).item()
+
+
+@pytest.mark.parametrize("by_way_of", ["alice", "carol"])
+def test_a_chain_is_as_long_as_it_may_be(bob, alice, by_way_of):
+    other = alice if by_way_of == "alice" else sy.VirtualWorker(id="carol")
+    x = sy.send(torch.zeros(2), bob)
+    for hop in range(limits.CHAIN_HOPS):
+        x = x.send((other, bob)[hop % 2])
+    y = x + 1
+    for _ in range(limits.CHAIN_HOPS):
+        y = y.get()
+    assert y.get().tolist() == [1, 1]
+    too_far = x.send(other).send(bob)
+    with pytest.raises(LimitExceeded, match="64 times at most"):
+        too_far.sum().item()
 
 
 def test_what_a_chain_did_is_done_when_its_inner_pointer_comes_home(bob, alice):

@@ -80,7 +80,6 @@ class Channel:
     Args:
         where: the worker's name.
         most: bytes of tensors in one message.
-        asked_at: gives the place of the call that is being made, to be told if it fails later.
         called: takes calls, by worker, that come where an answer might.
         wait: waits for an answer, in threads that serve nobody.
         is_timed: what gathers is sent after a moment; otherwise :meth:`flush` is to be called.
@@ -92,14 +91,13 @@ class Channel:
         carrier: Carrier,
         *,
         most: int = limits.ROOM_BYTES,
-        asked_at: Callable[[], Place] = calling_line,
         called: Callable[[str, list[Frame]], None] | None = None,
         wait: Callable[[Future[Answer]], Answer] = Future.result,
         is_timed: bool = True,
     ) -> None:
         self._where, self._carrier, self._most = where, carrier, min(most, limits.MAX_FRAME_BYTES)
         self._most_gathered = min(most, limits.MAX_HEADER_BYTES)  # bytes of a batch of several messages
-        self._asked_at, self._called, self._wait = asked_at, called, wait
+        self._called, self._wait = called, wait
         self._places: list[tuple[int, Place]] = [(0, 0)] * limits.PLACES_OF_CALLS
         self._outlines = Outlines()
         self._lock = threading.RLock()
@@ -159,11 +157,12 @@ class Channel:
         with self._lock:
             if self._lost is not None:
                 raise self._lost.again()
-            if here.depth != self._depth:
-                self._go_to(here.depth)
+            depth = here.depth
+            if depth != self._depth:
+                self._go_to(depth)
             large = self._append(message)
             number = self._sent + len(self._pending)
-            self._places[number % limits.PLACES_OF_CALLS] = number, self._asked_at()
+            self._places[number % limits.PLACES_OF_CALLS] = number, here.message if depth else calling_line()
             if large or len(self._pending) >= limits.BATCH_MESSAGES:
                 self._flush()
             elif len(self._pending) == 1:

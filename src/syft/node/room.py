@@ -70,7 +70,7 @@ class _Room:
     def _open(self, name: str) -> BaseWorker:
         """Return the worker ``name`` elsewhere, whom the gate will find or refuse when it is called."""
         carrier = _Caller(name, self._calls)
-        channel = Channel(name, carrier, asked_at=lambda: _now.message, is_timed=False)
+        channel = Channel(name, carrier, is_timed=False)
         self._channels[name] = channel
         return BaseWorker(name, channel)
 
@@ -91,12 +91,10 @@ class _Room:
 
     def _wait(self, answer: Future[Answer]) -> Answer:
         """Wait for an answer of a worker elsewhere."""
-        message = _now.message
         self._flush()
         while not answer.done():
             self._receive()
             self._go_on()
-        _now.message = message
         return answer.result()
 
     def _go_on(self) -> None:
@@ -125,15 +123,6 @@ def _encoded(answered: Answered) -> list[wire.Frame]:
         return wire.encode(answered)
     except SyftError as error:
         return wire.encode(replace(answered, answer=failure_of(error)))
-
-
-class _Now:
-    """What a room is doing."""
-
-    message = 0  # by its number in the batches of who asks
-
-
-_now = _Now()
 
 
 class _Caller:
@@ -167,7 +156,7 @@ def answer_batch(
     answer: Answer | None = None
     grants = room.store.grants
     for number, message in enumerate(batch.messages, batch.first):
-        _now.message = number
+        here.message = number
         if delegate is not None and (refusal := delegate.refusal(message)) is not None:
             refusal.asked_at = number
             answer = failure_of(refusal)

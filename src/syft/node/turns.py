@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class _Here(threading.local):
-    """What a thread does: at what depth it calls, and how it waits if it serves others."""
+    """What a thread does: at what depth it calls, what it serves so, by its number, and how it waits meanwhile."""
 
-    depth = 0
+    depth = message = 0
     wait: Callable[[Future[Any]], Any] | None = None
 
 
@@ -35,7 +35,7 @@ class Turns(Generic[T]):
 
     def __init__(self) -> None:
         self._waiting: defaultdict[int, deque[tuple[int, T]]] = defaultdict(deque)  # by depth, numbered
-        self._begun: list[int] = []  # their depths, each greater than the one before
+        self._begun: list[tuple[int, int]] = []  # the depths and messages to come back to
         self._come = 0
 
     def add(self, depth: int, call: T) -> None:
@@ -50,11 +50,10 @@ class Turns(Generic[T]):
         if not depths:
             return None
         depth = min(depths, key=lambda depth: self._waiting[depth][0][0])
-        self._begun.append(depth)
+        self._begun.append((least, here.message))
         here.depth = depth + 1
         return self._waiting[depth].popleft()[1]
 
     def end(self) -> None:
         """What began last is done."""
-        self._begun.pop()
-        here.depth = self._begun[-1] + 1 if self._begun else 0
+        here.depth, here.message = self._begun.pop()
