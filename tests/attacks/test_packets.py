@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -201,12 +202,19 @@ def test_who_says_that_much_will_come_keeps_out_nobody(
     slow = [dial(mallory_certificate) for _ in range(2)]
     for connection in slow:
         connection.send(_bytes(_opening())[0])
+        read_record(PacketSource(connection))
+    for connection in slow:
         connection.send(struct.pack("<IQQ", 2, 10, ROOM_BYTES - 1000))
     worker = sy.connect(fort.address, certs=authority / "me")
     value = torch.arange(ROOM_BYTES // 8, dtype=torch.int32)
     assert torch.equal(sy.send(value, worker).get(), value)
     worker.shut()
-    assert _heard(slow[1], wanted=-1)[-1] == CUT
+    with ThreadPoolExecutor(2) as readers:
+        heard = [readers.submit(_heard, connection, -1) for connection in slow]
+        (cut_off, *_), _ = wait(heard, 20, FIRST_COMPLETED)
+        assert cut_off.result() == [CUT]
+        for connection in slow:
+            connection.hang_up()
 
 
 #: What comes where the length of a packet should: after it the connection is over, or it was cut off.
