@@ -38,7 +38,7 @@ from .cluster_forkserver import Details
 from .config import Ray
 from .engines import Death, Order
 from .records import send_record
-from .tls import Duplex, show
+from .tls import Duplex, blank, show
 
 _log = logging.getLogger(__name__)
 
@@ -330,6 +330,6 @@ def _identity() -> tuple[ssl.SSLContext, str]:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    tls = cluster_tls.context(ssl.PROTOCOL_TLS_SERVER)
+    tls = blank(server_side=True)
     show(tls, secret, certificate)
     return tls, certificate.decode()

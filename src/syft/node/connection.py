@@ -23,7 +23,7 @@ from ..errors import BadCertificate, MalformedMessage, SyftError, WorkerShut, pr
 from .certs import name_in
 from .config import Address
 from .records import Frames, Packet, pack
-from .tls import PROTOCOL, Duplex
+from .tls import PROTOCOL, Duplex, encrypt
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Connection:
             try:
                 got = self._duplex.recv_into(self._buffer[self._filled :])
             except OSError as error:
-                raise EOFError(_told(error)) from error
+                raise EOFError(text_of(error)) from error
             if not got:
                 raise EOFError("the connection has ended")
             self._filled += got
@@ -243,8 +243,7 @@ def dial(address: Address, tls: ssl.SSLContext, name: str | None = None) -> Conn
     Raises OSError; BadCertificate: it is another; MalformedMessage.
     """
     with socket.create_connection(address, limits.CONNECT_SECONDS) as plain:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        encrypted = tls.wrap_socket(plain)
+        encrypted = encrypt(plain, tls)
     try:
         connection = Connection(encrypted)
     except SyftError:
@@ -258,5 +257,9 @@ def dial(address: Address, tls: ssl.SSLContext, name: str | None = None) -> Conn
     return connection
 
 
-def _told(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+def text_of(error: Exception) -> str:
+    """Say what went wrong with a connection."""
+    if isinstance(error, SyftError):
+        return error.what
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    return printable(said or str(error)) or type(error).__name__

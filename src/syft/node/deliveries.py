@@ -23,9 +23,8 @@ from ..errors import (
     WorkerShut,
 )
 from ..messages import Expect, Get, Give, Retire
-from .connection import Connection
+from .connection import Connection, text_of
 from .counts import Counts
-from .link import text_of
 from .records import (
     Delivery,
     Frames,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from .. import limits, wire
-from ..errors import LimitExceeded, SyftError, WorkerShut, printable
+from ..errors import LimitExceeded, SyftError, WorkerShut
 from ..wire import Frame
 from .bulk import copied
-from .connection import Connection, Outbox
+from .connection import Connection, Outbox, text_of
 from .progress import Traffic
 from .records import Batch, Frames, Opening, Packet, PacketSource, Welcome, pack, read_head, read_record, size_of
 
@@ -241,11 +241,3 @@ class Link:
             where=self.address,
             mend="Connect again, and send the data again.",
         )
-
-
-def text_of(error: Exception) -> str:
-    """Say what went wrong with a connection."""
-    if isinstance(error, SyftError):
-        return error.what
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    return printable(said or str(error)) or type(error).__name__

@@ -16,7 +16,7 @@ from .. import limits
 from ..errors import BadCertificate, MalformedMessage
 from .config import Address
 from .connection import Connection
-from .tls import shut
+from .tls import encrypt, shut
 
 _log = logging.getLogger(__name__)
 
@@ -96,9 +96,8 @@ class Listener:
                 self._pause(error)
                 continue
             try:
-                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 plain.settimeout(limits.CONNECT_SECONDS)
-                stranger = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+                stranger = encrypt(plain, self._tls, server_side=True, at_once=False)
             except OSError:  # it has left
                 plain.close()
                 continue

@@ -126,11 +126,28 @@ def shut(encrypted: ssl.SSLSocket, how: int) -> None:
         socket.socket.shutdown(encrypted, how)  # SSLSocket's own forgets that there is TLS
 
 
-def context(bundle: Bundle, *, server_side: bool) -> ssl.SSLContext:
-    """Return what a party's connections begin with: TLS 1.3, and both sides show a certificate of one authority."""
+def encrypt(
+    plain: socket.socket, tls: ssl.SSLContext, *, server_side: bool = False, at_once: bool = True
+) -> ssl.SSLSocket:
+    """Begin TLS over a socket, which is to send what is written without waiting for more; the handshake, if at once.
+
+    Raises OSError.
+    """
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return tls.wrap_socket(plain, server_side=server_side, do_handshake_on_connect=at_once)
+
+
+def blank(*, server_side: bool) -> ssl.SSLContext:
+    """Return what any connection of a node begins with: TLS 1.3. A client trusts nobody yet, a server everybody."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
     tls.check_hostname = False  # names are checked by who connects: they are no hosts'
+    return tls
+
+
+def context(bundle: Bundle, *, server_side: bool) -> ssl.SSLContext:
+    """Return what a party's connections begin with: TLS 1.3, and both sides show a certificate of one authority."""
+    tls = blank(server_side=server_side)
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.set_alpn_protocols([PROTOCOL])
     tls.load_verify_locations(cadata=bundle.ca.decode())
