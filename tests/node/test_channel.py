@@ -11,11 +11,11 @@ import torch
 import syft as sy
 from syft import limits, wire
 from syft.annotations import id_of, private_tensor
-from syft.errors import IdInUse, LimitExceeded
-from syft.messages import Message, Put, Release, Run
+from syft.errors import IdInUse, LimitExceeded, WorkerShut
+from syft.messages import Done, Get, Message, Put, Release, Run
 from syft.node.channel import Channel
 from syft.node.client import NodeWorker
-from syft.node.records import Batch, size_of
+from syft.node.records import Answered, Batch, size_of
 from syft.wire import Ref
 from syft.workers import BaseWorker, forget_worker
 
@@ -139,3 +139,13 @@ def test_a_new_tensor_is_not_waited_for(channel: Channel) -> None:
     bob.load_data([torch.zeros(2)])
     assert p.shape == (2,)
     forget_worker("bobby")
+
+
+def test_who_has_left_takes_answers_that_were_under_way(carrier: Carrier) -> None:
+    """Were they errors the session would end at once, its goodbye unsaid, and the room would be kept for a minute."""
+    left = WorkerShut("left")
+    channel = Channel("bob", carrier, is_timed=False, wait=lambda answer: channel.lose(left) or answer.result())
+    with pytest.raises(WorkerShut):
+        channel.request(Get(1))
+    (batch,) = (wire.decode(frames, Batch) for frames in carrier.sent)
+    channel.arrived(wire.encode(Answered(batch.last, Done())))

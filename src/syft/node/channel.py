@@ -325,6 +325,8 @@ class Channel:
             self._called(answered.answer.worker, [answered.answer.batch, *frames[1:]])
             return
         with self._lock:
+            if self._lost is not None:  # who asked has been told; the carrier may have a goodbye to say yet
+                return
             future = self._asked.pop(answered.seq, None)
         if future is None:
             raise MalformedMessage("an answer to what was not asked", where=self._where)
