@@ -65,9 +65,12 @@ class SyftError(Exception):
         advice = f"\n{mend}" if mend else ""
         super().__init__(f"{what}{place}{call}{advice}")
 
-    def again(self) -> Self:
-        """Return the same error, to be raised once more; without a traceback, whose frames hold on to operands."""
-        return type(self)(self.what, where=self.where, mend=self.mend, asked_at=self.asked_at)
+    def again(self, most: int | None = None) -> Self:
+        """Return the same error, to be raised once more; without a traceback, whose frames hold on to operands.
+
+        ``most``: characters of each of its texts, which are cut there.
+        """
+        return type(self)(self.what[:most], where=self.where[:most], mend=self.mend[:most], asked_at=self.asked_at)
 
 
 class NotCollocated(SyftError, RuntimeError):

@@ -22,6 +22,7 @@ MAX_DESCRIPTION_LENGTH: Final = 65536  # characters of a description
 MAX_RESULTS: Final = 65536          # results of one operator
 MIN_SCALE: Final = 1e-6             # by which an image is made smaller; its inverse, larger
 MAX_OUTLINES: Final = 65536         # kinds of operator calls whose results' metadata a caller remembers
+MAX_KEPT_TEXT: Final = 2000         # characters of an error's text that is kept in the place of a result
 MAX_FATES: Final = 4096             # objects whose end a worker still remembers, for error messages
 
 # of the names in certificates: lower case, since TLS does not tell cases apart
@@ -82,6 +83,7 @@ ARRIVALS: Final = 64                # connections at one time that have yet to s
 ACCEPT_PAUSE: Final = 0.1           # seconds, after a connection could not be let in
 ACCEPT_SAID_SECONDS: Final = 60     # between two lines of the log that say so
 HEARTBEAT_SECONDS: Final = 4        # between signs of life on a connection
+RECORDS_OF_A_KEY: Final = 1 << 24   # of TLS, after which a connection is made anew, as RFC 8446 (5.5) asks of AES-GCM
 SILENCE_SECONDS: Final = 12         # without one after which a connection is given up
 OPENING_PAUSES: Final = (0.02, 0.1, 0.3)  # seconds between attempts to open a session
 RECONNECT_PAUSES: Final = (0.02, 0.1, 0.3, 1.0, 2.0)  # seconds between attempts to come back; then always the last

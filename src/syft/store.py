@@ -140,7 +140,7 @@ class Store:
         """
         self._forget(id)
         # Anew, since the frames of a traceback hold all operands.
-        self._failures[id] = error.again()
+        self._failures[id] = error.again(limits.MAX_KEPT_TEXT)
         if len(self._failures) > limits.ROOM_OBJECTS:
             oldest, _ = self._failures.popitem(last=False)
             self._further_owners.pop(oldest, None)
@@ -175,7 +175,7 @@ class Store:
     def _end(self, id: int, fate: str) -> None:
         self._forget(id)
         self._revoke(id)
-        self._fates[id] = fate
+        self._fates[id] = fate[: limits.MAX_KEPT_TEXT]
         if len(self._fates) > limits.MAX_FATES:
             self._fates.popitem(last=False)
 

@@ -51,6 +51,19 @@ def test_cut_while_idle(proxy, bob, report):
     report.took("back after a cut while idle, at most", max(times))
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_connection_whose_keys_are_worn_is_made_anew(proxy, bob, large, monkeypatch):
+    monkeypatch.setattr(limits, "RECORDS_OF_A_KEY", 10)
+    counter = sy.send(torch.zeros(1 << 16 if large else 1, dtype=torch.int64), bob)
+    for step in range(1, 201):
+        counter.add_(1)
+        if step % 10 == 0:
+            assert counter.clone().get()[-1].item() == step
+            bob._channel._carrier._connection.beat()  # as comes of itself every few seconds
+    assert proxy.opened >= 4
+    assert counter.get()[-1].item() == 200
+
+
 @pytest.mark.parametrize("place", ["up_before", "up_within", "up_after", "down_before", "down_within", "down_after"])
 def test_no_addition_is_lost_or_run_twice(proxy, bob, place, report):
     counter = sy.send(torch.zeros((), dtype=torch.int64), bob)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from syft import limits
-from syft.messages import Clear, Failure, Get, Put, Retain, Run
+from syft.messages import Clear, Failure, Get, Put, Retain, Retire, Run
 from syft.node.delegates import Delegate
 from syft.node.records import Batch
 from syft.node.room import answer_batch
@@ -42,6 +42,15 @@ def test_errors_in_the_place_of_objects_are_bounded_and_so_is_who_may_have_them(
     alice = Delegate(room, "alice", None)
     assert ask(room, Get(19), delegate=alice).code == "operator-failed"
     assert ask(room, Get(0), delegate=alice).code == "not-permitted"
+
+
+def test_what_is_kept_of_an_error_or_an_end_is_cut(room, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_KEPT_TEXT", 10)
+    spoil(room, 1)
+    failure = ask(room, Get(1))
+    assert len(failure.what) == 10 and failure.asked_at == 1 + 3  # the number of what failed
+    ask(room, Put(2, torch.ones(2)), Retire((2,), (3,), "0123456789" * 1000))
+    assert "0123456789" in ask(room, Get(2)).what and "90" not in ask(room, Get(2)).what
 
 
 def test_what_is_cleared_away_is_nobodys(room):

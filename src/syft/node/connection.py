@@ -112,7 +112,9 @@ class Connection:
         self._duplex.disown()
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Give a sign of life; or hang up, where it has to be made anew."""
+        if self._duplex.is_worn:
+            self.hang_up()
         with suppress(OSError):  # who reads here will be told
             self._duplex.send_if_free(_LENGTH.pack(0))
 

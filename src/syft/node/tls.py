@@ -38,6 +38,7 @@ class Duplex:
         self.socket = encrypted
         self._silence = None if silence is None else int(1000 * silence)
         self._deadline: float | None = None
+        self._read = self._written = 0  # records at most, as no call takes more than one
         self._inside, self._writing = threading.Lock(), threading.Lock()
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(encrypted, select.POLLIN)
@@ -53,12 +54,19 @@ class Duplex:
         with self._inside:
             return self.socket.pending()
 
+    @property
+    def is_worn(self) -> bool:
+        """Whether a key of it has been used for as much as it should be."""
+        return max(self._read, self._written) >= limits.RECORDS_OF_A_KEY
+
     def recv_into(self, view: memoryview | bytearray) -> int:
         """Wait for bytes; return how many there are, 0 at the end. Raises OSError, such as TimeoutError."""
         while True:
             with self._inside:
                 try:
-                    return self.socket.recv_into(view)
+                    got = self.socket.recv_into(view)
+                    self._read += 1
+                    return got
                 except ssl.SSLWantReadError:
                     pass
             if not self._readable.poll(self._silence):
@@ -94,7 +102,9 @@ class Duplex:
                 raise TimeoutError("the other side reads too slowly")
             with self._inside:
                 try:
-                    return self.socket.send(data)
+                    sent = self.socket.send(data)
+                    self._written += 1
+                    return sent
                 except ssl.SSLWantWriteError:
                     pass
             if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self._deadline is not None:
