@@ -107,6 +107,25 @@ def test_each_depth_has_a_window(carrier: Carrier, channel: Channel, monkeypatch
     assert waited == [1, 3]
 
 
+def test_who_waits_does_so_for_its_own_depth(
+    carrier: Carrier, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WINDOW_MESSAGES", limits.BATCH_MESSAGES)
+    waited: list[int] = []
+    monkeypatch.setattr(here, "wait", lambda answer: waited.append(here.depth))
+    for id in range(2 * limits.BATCH_MESSAGES - 1):
+        _put(channel, 0, 1000 + id)
+    channel.release(1000)
+    channel.flush()  # the window of depth 0 is full
+    for id in range(limits.BATCH_MESSAGES - 1):
+        _put(channel, 2, 2000 + id)
+    channel.release(1001)  # goes at depth 0
+    _put(channel, 2, 3000)
+    assert waited == []
+    _put(channel, 0, 4000)
+    assert waited == [0]
+
+
 def test_a_chain_is_so_long_at_most(channel: Channel) -> None:
     _put(channel, limits.CHAIN_HOPS, 10)
     with pytest.raises(LimitExceeded, match=f"{limits.CHAIN_HOPS} times at most"):

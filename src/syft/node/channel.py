@@ -160,6 +160,7 @@ class Channel:
             depth = here.depth
             if depth != self._depth:
                 self._go_to(depth)
+            window = self._window  # flushing may go to that of another depth
             large = self._append(message)
             number = self._sent + len(self._pending)
             self._places[number % limits.PLACES_OF_CALLS] = number, here.message if depth else calling_line()
@@ -167,7 +168,7 @@ class Channel:
                 self._flush()
             elif len(self._pending) == 1:
                 self._wake()
-            behind, self._window.behind = self._window.behind, None
+            behind, window.behind = window.behind, None
         if behind is not None:
             (here.wait or self._wait)(behind)
 
