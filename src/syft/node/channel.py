@@ -1,7 +1,9 @@
 """A channel: the transport to a worker in another process. Messages go in batches, and are not waited for.
 
-A batch leaves when something has to wait for an answer, when enough messages have gathered, or a
-moment after the last. What an operator will give is known beforehand, from metadata alone.
+A batch leaves when something has to wait for an answer, when enough messages have gathered, or after
+a moment. While nothing waits for an answer batches grow, and so do the moments while messages come:
+each wakes threads and processes, which costs most where many clients share the processors. What an
+operator will give is known beforehand, from metadata alone.
 """
 
 from __future__ import annotations
@@ -106,6 +108,7 @@ class Channel:
         self._gathered = 0  # bytes of both
         self._released: deque[int] = deque()
         self._sent = secrets.randbits(48)  # no two channels to a room give messages the same numbers
+        self._asked_last = self._sent  # for what came after it nobody waits
         self._received = self._gets = 0
         self._asked: dict[int, Future[Answer]] = {}
         self._depth = self._least_depth = here.depth  # of what gathers; of all that was sent
@@ -164,7 +167,7 @@ class Channel:
             large = self._append(message)
             number = self._sent + len(self._pending)
             self._places[number % limits.PLACES_OF_CALLS] = number, here.message if depth else calling_line()
-            if large or len(self._pending) >= limits.BATCH_MESSAGES:
+            if large or len(self._pending) >= self._batch_messages():
                 self._flush()
             elif len(self._pending) == 1:
                 self._wake()
@@ -187,6 +190,7 @@ class Channel:
             self._append(message)
             self._gets += brings_tensors
             self._send(future)
+            self._asked_last = self._sent
         try:
             answer = (here.wait or self._wait)(future)
         finally:
@@ -207,6 +211,11 @@ class Channel:
         code, instruction = place
         lines = (line for start, end, line in code.co_lines() if start <= instruction < end and line)
         return CallSite(code.co_filename, next(lines, code.co_firstlineno), code.co_name)
+
+    def _batch_messages(self) -> int:
+        """Return how many messages go as one: so few that the worker, who starts with the first, is not far behind."""
+        share = (self._sent - self._asked_last) // limits.BATCH_SHARE
+        return max(limits.BATCH_MESSAGES, min(share, limits.MOST_BATCH_MESSAGES))
 
     def _flush(self) -> None:
         """Send what has gathered."""
@@ -297,18 +306,17 @@ class Channel:
             self._awake.put(None)
 
     def _flush_in_time(self) -> None:
-        """Send what has gathered a moment after the last message, and some moments after the first at the latest."""
+        """Send what has gathered after a moment; while more comes, after longer and longer ones."""
         while self._lost is None:
             self._awake.get()
-            self._is_awake = False
-            before = -1
-            for _ in range(limits.BATCH_MOMENTS):
-                time.sleep(limits.BATCH_SECONDS)
-                gathered = self._sent + len(self._pending)
-                if gathered == before:
-                    break
+            before, pause = -1, limits.BATCH_SECONDS
+            while (gathered := self._sent + len(self._pending)) != before:
                 before = gathered
-            self.flush()
+                time.sleep(pause)
+                pause = min(2 * pause, limits.MOST_BATCH_SECONDS)
+                self.flush()
+            self._is_awake = False
+            self.flush()  # what came before that could be seen
 
     # ---- receiving ----
 

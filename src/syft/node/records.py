@@ -50,12 +50,12 @@ Line = socket.socket | Duplex
 FOR_THE_GATE = (Give, Expect, Delegate, Introduce, Ask, Inquire, Collect, Withdraw, Reply)
 
 #: The number of a batch's first message, which those of the others come after.
-First = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID - 4 * limits.BATCH_MESSAGES)]
+First = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_ID - 2 * limits.MOST_BATCH_MESSAGES)]
 
 #: How many hops before a call others were made: it is made in serving one, for which another was made, and so on.
 Depth = Annotated[int, msgspec.Meta(ge=0, le=limits.CHAIN_HOPS)]
 
-Batches = Annotated[list[Request], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
+Batches = Annotated[list[Request], msgspec.Meta(max_length=2 * limits.MOST_BATCH_MESSAGES)]
 
 
 class Opening(msgspec.Struct, array_like=True, tag="opening"):
@@ -111,7 +111,7 @@ class RawBatch(msgspec.Struct, array_like=True):
     first: First
     asks: bool
     received: Id
-    messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4 * limits.BATCH_MESSAGES)]
+    messages: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=2 * limits.MOST_BATCH_MESSAGES)]
     delegate: Name = ""
     depth: Depth = 0
     policies: Policies = ()
