@@ -65,6 +65,10 @@ def test_metrics_tell_what_a_node_does(node, url, authority):
     for _ in range(200):
         x = x + 1
     assert x.get().sum() == 201_000
+    square = sy.send(torch.ones(1), bob).expand(512, 512)
+    for _ in range(20):  # its processor time is told in hundredths of a second: let it have some
+        square = square @ square / 512
+    assert square.sum().get() == 512 * 512
     (free,) = other.search("#free")
     assert free.sum().item() == 3
     (heart,) = bob.search("#heart")
