@@ -61,7 +61,7 @@ def _heard(connection: Connection, wanted: int = 1) -> list[Any]:
     try:
         while True:
             if len(records) == wanted:
-                connection._duplex.finish()
+                connection.duplex.finish()
             records.append(read_record(source))
     except EOFError:
         return [*records, CUT]
@@ -236,21 +236,21 @@ def test_what_is_no_packet_ends_the_connection(
     connection = dial(mallory_certificate)
     if opened:
         connection.send(_good[0])
-    connection._duplex.sendall(sent)
+    connection.duplex.sendall(sent)
     assert _heard(connection, wanted=-1)[-1] != CUT
 
 
 def test_half_a_packet_is_not_taken(dial: Dial, mallory_certificate: Path) -> None:
     for cut in range(1, 8):
         connection = dial(mallory_certificate)
-        connection._duplex.sendall((struct.pack("<I", 100) + bytes(100))[:cut])
+        connection.duplex.sendall((struct.pack("<I", 100) + bytes(100))[:cut])
         assert _heard(connection, wanted=0) == [CUT]
 
 
 def test_signs_of_life_alone_are_no_burden(dial: Dial, mallory_certificate: Path, fort: LocalNode) -> None:
     connection = dial(mallory_certificate)
     for _ in range(1000):
-        connection._duplex.sendall(bytes(4096))
+        connection.duplex.sendall(bytes(4096))
     assert len(_answers(connection, _good)) == 2
 
 

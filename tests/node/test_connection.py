@@ -14,7 +14,7 @@ from syft import limits
 from syft.errors import WorkerShut
 from syft.node.certs import Bundle
 from syft.node.connection import Connection
-from syft.node.tls import context
+from syft.node.tls import Duplex, context
 
 pytestmark = pytest.mark.in_process
 
@@ -22,10 +22,14 @@ pytestmark = pytest.mark.in_process
 @pytest.fixture
 def ends(authority: Path) -> Iterator[tuple[Connection, Connection]]:
     """Both ends of a connection."""
-    bundle, sockets = Bundle.load(authority / "me"), socket.socketpair()
+    bundle = Bundle.load(authority / "me")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sockets = socket.create_connection(listener.getsockname()), listener.accept()[0]
 
     def end(is_server: bool) -> Connection:
-        return Connection(context(bundle, server_side=is_server).wrap_socket(sockets[is_server], server_side=is_server))
+        duplex = Duplex(sockets[is_server], context(bundle, server_side=is_server), server_side=is_server)
+        duplex.shake_hands()
+        return Connection(duplex)
 
     with ThreadPoolExecutor(1) as other:
         theirs = other.submit(end, True)
@@ -44,7 +48,7 @@ def test_why_it_ends_is_said_in_so_many_words(ends: tuple[Connection, Connection
         if is_honest:
             here.end(text)
         else:
-            here._duplex.sendall(struct.pack("<I", len(text) | 1 << 31), text.encode())
+            here.duplex.sendall(struct.pack("<I", len(text) | 1 << 31), text.encode())
 
     with ThreadPoolExecutor(1) as other:
         other.submit(end)

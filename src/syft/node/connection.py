@@ -23,7 +23,7 @@ from ..errors import BadCertificate, MalformedMessage, SyftError, WorkerShut, pr
 from .certs import name_in
 from .config import Address
 from .records import Frames, Packet, pack
-from .tls import PROTOCOL, Duplex, encrypt
+from .tls import PROTOCOL, Duplex
 
 T = TypeVar("T")
 
@@ -37,39 +37,37 @@ class Connection:
     One thread may read while others write.
 
     Args:
-        encrypted: a connection whose handshake is done.
+        duplex: a connection whose handshake is done.
 
     Attributes:
         peer: the name in the other side's certificate.
+        duplex: what it goes over.
 
     Raises:
         BadCertificate: its certificate names nobody.
         MalformedMessage: it speaks another protocol.
     """
 
-    def __init__(self, encrypted: ssl.SSLSocket) -> None:
-        self.peer = name_in(encrypted.getpeercert(binary_form=True) or b"")
-        if encrypted.selected_alpn_protocol() != PROTOCOL:
+    def __init__(self, duplex: Duplex) -> None:
+        self.peer = name_in(duplex.certificate)
+        if duplex.protocol != PROTOCOL:
             raise MalformedMessage(f"it does not speak {PROTOCOL}", where=self.peer, mend="Both need one version.")
-        self._duplex = Duplex(encrypted, limits.SILENCE_SECONDS)
+        self.duplex = duplex
+        duplex.silence = limits.SILENCE_SECONDS
         self._buffer = memoryview(bytearray(_LENGTH.size + limits.PACKET_BYTES))
         self._read = self._filled = 0  # of the buffer
         _pulse.keep(self)
 
-    @property
-    def socket(self) -> ssl.SSLSocket:
-        return self._duplex.socket
-
     def send(self, packet: Packet) -> None:
         """Write a packet; wait until there is room for it. Raises OSError."""
-        self._duplex.sendall(_LENGTH.pack(len(packet)), packet)
+        self.duplex.sendall(_LENGTH.pack(len(packet)), packet)
 
     def send_at_once(self, packet: Packet) -> bool:
         """Write a short packet if that can be done without waiting; tell whether it was."""
         if len(packet) > limits.AT_ONCE_BYTES:
             return False
         try:
-            return self._duplex.send_if_free(_LENGTH.pack(len(packet)) + packet)
+            return self.duplex.send_if_free(_LENGTH.pack(len(packet)) + packet)
         except OSError:  # who waits to write it will be told
             return False
 
@@ -85,38 +83,38 @@ class Connection:
     def end(self, why: str) -> None:
         """Say why no more comes from here. Raises OSError."""
         said = why.encode()[: limits.ENDING_BYTES]
-        self._duplex.sendall(_LENGTH.pack(len(said) | _LAST), said)
-        self._duplex.finish()
+        self.duplex.sendall(_LENGTH.pack(len(said) | _LAST), said)
+        self.duplex.finish()
 
     def drain(self) -> None:
         """Read what still comes, for a moment: one who hangs up on unread bytes takes back what it said last."""
         deadline = time.monotonic() + limits.GOODBYE_SECONDS
         with suppress(OSError):
-            while self._duplex.recv_into(self._buffer) and time.monotonic() < deadline:
+            while self.duplex.recv_into(self._buffer) and time.monotonic() < deadline:
                 pass
 
     def hurry(self) -> None:
         """From now on give up on a slow reader; see :meth:`Duplex.hurry`."""
-        self._duplex.hurry()
+        self.duplex.hurry()
 
     def hang_up(self) -> None:
         """End it, whoever reads or writes; what has come can still be read."""
-        self._duplex.hang_up()
+        self.duplex.hang_up()
 
     def close(self) -> None:
         """Hang up, and let it go: for who reads, as the last thing."""
-        self._duplex.close()
+        self.duplex.close()
 
     def disown(self) -> None:
         """Let it go in a child that was forked: what the child wrote would be taken for its parent's."""
-        self._duplex.disown()
+        self.duplex.disown()
 
     def beat(self) -> None:
         """Give a sign of life; or hang up, where it has to be made anew."""
-        if self._duplex.is_worn:
+        if self.duplex.is_worn:
             self.hang_up()
         with suppress(OSError):  # who reads here will be told
-            self._duplex.send_if_free(_LENGTH.pack(0))
+            self.duplex.send_if_free(_LENGTH.pack(0))
 
     def __iter__(self) -> Iterator[memoryview]:
         return self
@@ -151,7 +149,7 @@ class Connection:
                 self._buffer[:rest] = self._buffer[self._read : self._filled]
                 self._read, self._filled = 0, rest
             try:
-                got = self._duplex.recv_into(self._buffer[self._filled :])
+                got = self.duplex.recv_into(self._buffer[self._filled :])
             except OSError as error:
                 raise EOFError(text_of(error)) from error
             if not got:
@@ -244,12 +242,12 @@ def dial(address: Address, tls: ssl.SSLContext, name: str | None = None) -> Conn
 
     Raises OSError; BadCertificate: it is another; MalformedMessage.
     """
-    with socket.create_connection(address, limits.CONNECT_SECONDS) as plain:
-        encrypted = encrypt(plain, tls)
+    duplex = Duplex(socket.create_connection(address, limits.CONNECT_SECONDS), tls)
     try:
-        connection = Connection(encrypted)
-    except SyftError:
-        encrypted.close()
+        duplex.shake_hands()
+        connection = Connection(duplex)
+    except (OSError, SyftError):
+        duplex.close()
         raise
     if name not in (None, connection.peer):
         connection.close()

@@ -16,7 +16,7 @@ from .. import limits
 from ..errors import BadCertificate, MalformedMessage
 from .config import Address
 from .connection import Connection
-from .tls import encrypt, shut
+from .tls import Duplex
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Listener:
         self._listener = socket.create_server(address, family=family, backlog=limits.ARRIVALS)
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._strangers: dict[ssl.SSLSocket, str] = {}  # and the hosts that they are at
+        self._strangers: dict[Duplex, str] = {}  # and the hosts that they are at
         self._closed = threading.Event()
         self._said_again = 0.0
 
@@ -53,11 +53,11 @@ class Listener:
 
     def settle(self, connection: Connection) -> None:
         """Its caller has said what it wants: it is no stranger any more."""
-        self._forget(connection.socket)
+        self._forget(connection.duplex)
 
     def unsettle(self, connection: Connection) -> None:
         """Nothing is wanted over it for the time being."""
-        self._note(connection.socket)
+        self._note(connection.duplex)
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -66,9 +66,9 @@ class Listener:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def _note(self, stranger: ssl.SSLSocket) -> None:
+    def _note(self, stranger: Duplex) -> None:
         try:
-            host = stranger.getpeername()[0]
+            host = stranger.socket.getpeername()[0]
         except OSError:  # it has left, as who reads here will be told
             return
         with self._lock:
@@ -77,14 +77,14 @@ class Listener:
                 del self._strangers[one_too_many]
             self._strangers[stranger] = host
         if one_too_many is not None:
-            shut(one_too_many, socket.SHUT_RDWR)
+            one_too_many.hang_up()
 
-    def _any_of_most(self) -> ssl.SSLSocket:
+    def _any_of_most(self) -> Duplex:
         hosts = Counter(self._strangers.values())
         most = max(hosts.values())
         return random.choice([stranger for stranger, host in self._strangers.items() if hosts[host] == most])
 
-    def _forget(self, stranger: ssl.SSLSocket) -> None:
+    def _forget(self, stranger: Duplex) -> None:
         with self._lock:
             self._strangers.pop(stranger, None)
 
@@ -96,8 +96,7 @@ class Listener:
                 self._pause(error)
                 continue
             try:
-                plain.settimeout(limits.CONNECT_SECONDS)
-                stranger = encrypt(plain, self._tls, server_side=True, at_once=False)
+                stranger = Duplex(plain, self._tls, server_side=True)
             except OSError:  # it has left
                 plain.close()
                 continue
@@ -115,9 +114,9 @@ class Listener:
             self._said_again = time.monotonic() + limits.ACCEPT_SAID_SECONDS
             _log.error("callers cannot be let in: %s", error)
 
-    def _greet(self, stranger: ssl.SSLSocket) -> None:
+    def _greet(self, stranger: Duplex) -> None:
         try:
-            stranger.do_handshake()
+            stranger.shake_hands()
             connection = Connection(stranger)
         except (OSError, BadCertificate, MalformedMessage):
             stranger.close()

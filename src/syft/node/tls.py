@@ -19,40 +19,79 @@ if TYPE_CHECKING:  # rooms read from a Duplex as well, and have no use for certi
 #: What both sides of a connection say in the handshake; another version of what crosses is another name.
 PROTOCOL: Final = "syft/1"
 
-#: One record of TLS, which is what OpenSSL writes at one time.
+#: One record of TLS, which is what OpenSSL takes and gives at one time.
 _RECORD_BYTES = 1 << 14
+
+#: Of records that cross to and from the kernel at one time.
+_CHUNK_BYTES = 1 << 18
 
 
 class Duplex:
     """A TLS connection that one thread may read from while another writes to it.
 
-    OpenSSL lets in one thread at a time, so that no thread may wait in there: each waits for the
-    socket outside.
+    OpenSSL lets in one thread at a time, and would call the kernel for each record twice. So it works on
+    memory here, and the socket is read and written outside, many records at one time.
 
     Args:
-        encrypted: a connection whose handshake is done.
+        plain: a socket that is connected, from now on this one's.
+        tls: what it begins with.
+
+    Attributes:
+        socket: the one below, to tell it from others; nobody else reads or writes it.
         silence: seconds to wait for bytes before it is given up; None: any time.
     """
 
-    def __init__(self, encrypted: ssl.SSLSocket, silence: float | None = None) -> None:
-        self.socket = encrypted
-        self._silence = None if silence is None else int(1000 * silence)
+    def __init__(self, plain: socket.socket, tls: ssl.SSLContext, *, server_side: bool = False) -> None:
+        self.socket = plain
+        self.silence: float | None = limits.CONNECT_SECONDS
         self._deadline: float | None = None
         self._read = self._written = 0  # records at most, as no call takes more than one
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._inside, self._writing = threading.Lock(), threading.Lock()
+        self._chunk = memoryview(bytearray(_CHUNK_BYTES))
+        plain.setblocking(False)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(encrypted, select.POLLIN)
-        self._writable.register(encrypted, select.POLLOUT)
-        encrypted.setblocking(False)
+        self._readable.register(plain, select.POLLIN)
+        self._writable.register(plain, select.POLLOUT)
+
+    def shake_hands(self) -> None:
+        """Agree on keys, and check who the other side is. Raises OSError."""
+        with self._writing:
+            while True:
+                try:
+                    self._tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    self._flush()
+                except ssl.SSLError:
+                    with suppress(OSError):  # the other side is told why, if it still listens
+                        self._flush()
+                    raise
+                else:
+                    self._flush()
+                    return
+                if not self._receive():
+                    raise ConnectionResetError("the other side hung up in the handshake")
+
+    @property
+    def certificate(self) -> bytes:
+        """The other side's, in DER; empty if it showed none."""
+        return self._tls.getpeercert(binary_form=True) or b""
+
+    @property
+    def protocol(self) -> str | None:
+        """What both sides said in the handshake that they speak."""
+        return self._tls.selected_alpn_protocol()
 
     def fileno(self) -> int:
         """Return the descriptor, to wait for bytes where none are :meth:`pending`."""
         return self.socket.fileno()
 
     def pending(self) -> int:
-        """Return how many bytes can be read without waiting for the descriptor."""
+        """Return how many bytes have come that have not been read, as they are or still encrypted."""
         with self._inside:
-            return self.socket.pending()
+            return self._tls.pending() + self._incoming.pending
 
     @property
     def is_worn(self) -> bool:
@@ -64,13 +103,24 @@ class Duplex:
         while True:
             with self._inside:
                 try:
-                    got = self.socket.recv_into(view)
+                    got = self._tls.read(len(view), view)
                     self._read += 1
-                    return got
+                    return got  # type: ignore[return-value]  # with a buffer, a count
                 except ssl.SSLWantReadError:
                     pass
-            if not self._readable.poll(self._silence):
-                raise TimeoutError("the other side is silent")
+                except ssl.SSLZeroReturnError:
+                    return 0
+            if not self._receive():
+                return 0
+
+    def _receive(self) -> int:
+        """Wait for records, or parts of them; return how many bytes, 0 at the end. Raises OSError."""
+        if not self._readable.poll(None if self.silence is None else 1000 * self.silence):
+            raise TimeoutError("the other side is silent")
+        got = self.socket.recv_into(self._chunk)
+        with self._inside:
+            self._incoming.write(self._chunk[:got])
+        return got
 
     def sendall(self, *parts: Any) -> None:
         """Write these, one after another and nothing of others between. Raises OSError."""
@@ -78,7 +128,10 @@ class Duplex:
             for part in parts:
                 rest = memoryview(part).cast("B")
                 while rest:
-                    rest = rest[self._send(rest[:_RECORD_BYTES]) :]
+                    rest = rest[self._encrypt(rest[:_RECORD_BYTES]) :]
+                    if self._outgoing.pending >= _CHUNK_BYTES:
+                        self._flush()
+            self._flush()
 
     def send_if_free(self, data: bytes) -> bool:
         """Write a few bytes if that can be done without waiting; tell whether it was. Raises OSError."""
@@ -87,7 +140,8 @@ class Duplex:
         try:
             is_free = bool(self._writable.poll(0))  # then there is room for a third of what there can be
             if is_free:
-                self._send(memoryview(data))
+                self._encrypt(data)
+                self._flush()
             return is_free
         finally:
             self._writing.release()
@@ -96,19 +150,24 @@ class Duplex:
         """From now on give up on a reader who takes nothing for a moment, or takes too long over all there is."""
         self._deadline = time.monotonic() + limits.ENDING_SECONDS
 
-    def _send(self, data: memoryview) -> int:
-        while True:
+    def _encrypt(self, data: bytes | memoryview) -> int:
+        """Make a record; return how many bytes went into it. Raises OSError."""
+        with self._inside:
+            self._written += 1
+            return self._tls.write(data)
+
+    def _flush(self) -> None:
+        """Send the records there are. Raises OSError."""
+        with self._inside:
+            rest = memoryview(self._outgoing.read())
+        while rest:
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 raise TimeoutError("the other side reads too slowly")
-            with self._inside:
-                try:
-                    sent = self.socket.send(data)
-                    self._written += 1
-                    return sent
-                except ssl.SSLWantWriteError:
-                    pass
-            if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self._deadline is not None:
-                raise TimeoutError("the other side does not read")
+            try:
+                rest = rest[self.socket.send(rest) :]
+            except BlockingIOError:
+                if not self._writable.poll(1000 * limits.GOODBYE_SECONDS) and self._deadline is not None:
+                    raise TimeoutError("the other side does not read") from None
 
     def disown(self) -> None:
         """Let it go in a child that was forked; it stays as it is for the parent."""
@@ -117,34 +176,21 @@ class Duplex:
 
     def finish(self) -> None:
         """Write no more; the other side reads to the end."""
-        shut(self.socket, socket.SHUT_WR)
+        self._shut(socket.SHUT_WR)
 
     def hang_up(self) -> None:
         """End it, whoever reads or writes; what has come can still be read."""
-        shut(self.socket, socket.SHUT_RDWR)
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        with suppress(OSError):  # it has ended already
+            self.socket.shutdown(how)
 
     def close(self) -> None:
-        """Hang up, and let it go."""
+        """Hang up, and let it go: for who reads, as the last thing."""
         self.hang_up()
-        with self._inside:
+        with self._writing:  # whoever writes must not find another's descriptor under this number
             self.socket.close()
-
-
-def shut(encrypted: ssl.SSLSocket, how: int) -> None:
-    """Shut a socket, whoever uses it, if it has not ended already."""
-    with suppress(OSError):
-        socket.socket.shutdown(encrypted, how)  # SSLSocket's own forgets that there is TLS
-
-
-def encrypt(
-    plain: socket.socket, tls: ssl.SSLContext, *, server_side: bool = False, at_once: bool = True
-) -> ssl.SSLSocket:
-    """Begin TLS over a socket, which is to send what is written without waiting for more; the handshake, if at once.
-
-    Raises OSError.
-    """
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return tls.wrap_socket(plain, server_side=server_side, do_handshake_on_connect=at_once)
 
 
 def blank(*, server_side: bool) -> ssl.SSLContext:
