@@ -16,6 +16,8 @@ from syft.node.certs import Bundle
 from syft.node.connection import Connection
 from syft.node.tls import Duplex, context
 
+from .new_keys import ask_for_new_keys
+
 pytestmark = pytest.mark.in_process
 
 
@@ -67,3 +69,20 @@ def test_who_reads_slowly_is_given_up_on_when_all_is_over(
     assert bytes(next(there)) == b"before"
     with pytest.raises(TimeoutError, match="too slowly"):  # though there is room for it at once
         here.send(b"after")
+
+
+def test_a_sign_of_life_does_not_wait_for_who_asks_for_new_keys_and_reads_none(
+    ends: tuple[Connection, Connection],
+) -> None:
+    here, there = ends
+    there.duplex.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    here.duplex.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    ask_for_new_keys(here.duplex._tls, 20_000)
+    here.send(b"after")
+    assert bytes(next(there)) == b"after"
+    with ThreadPoolExecutor(1) as pulse:
+        beat = pulse.submit(there.beat)
+        try:
+            beat.result(10)
+        finally:
+            here.close()

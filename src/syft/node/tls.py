@@ -25,6 +25,9 @@ _RECORD_BYTES = 1 << 14
 #: Of records that cross to and from the kernel at one time.
 _CHUNK_BYTES = 1 << 18
 
+#: What the other side has TLS itself answer, beyond which that waits for somebody who writes, and may wait.
+_ANSWERS_BYTES = 1 << 10
+
 
 class Duplex:
     """A TLS connection that one thread may read from while another writes to it.
@@ -117,6 +120,8 @@ class Duplex:
         """Wait for records, or parts of them; return how many bytes, 0 at the end. Raises OSError."""
         if not self._readable.poll(None if self.silence is None else 1000 * self.silence):
             raise TimeoutError("the other side is silent")
+        if self._outgoing.pending > 2 * _CHUNK_BYTES:  # answers to new keys, and it takes none of them
+            raise ConnectionAbortedError("the other side asks for new keys and does not read")
         got = self.socket.recv_into(self._chunk)
         with self._inside:
             self._incoming.write(self._chunk[:got])
@@ -139,6 +144,7 @@ class Duplex:
             return False
         try:
             is_free = bool(self._writable.poll(0))  # then there is room for a third of what there can be
+            is_free = is_free and self._outgoing.pending <= _ANSWERS_BYTES
             if is_free:
                 self._encrypt(data)
                 self._flush()
