@@ -57,10 +57,9 @@ def test_clients_do_not_disturb_one_another_and_all_is_given_back(node, authorit
         assert sums == {n: 1000 * n for n in range(clients)}
         report.ran(f"additions of {clients} clients at once", sum(sums.values()) / 10, 50 * clients * (clients - 1))
         until(lambda: not node.rooms())
-        until(lambda: not counts or node.files() <= counts[0][0] + 2)
+        until(lambda: not counts or (node.files() <= counts[0][0] + 2 and node.threads() <= counts[0][1]))
         counts.append((node.files(), node.threads()))
     report.found(f"files and threads after {', '.join(map(str, CROWDS))} clients", str(counts))
-    assert counts[-1][1] <= counts[0][1]
 
 
 @pytest.mark.parametrize(
