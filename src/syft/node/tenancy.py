@@ -87,7 +87,8 @@ class Tenancy:
         self.since = datetime.now(UTC)
         self.entered: frozenset[Policy] = frozenset()
         self._state, self._changed = state, changed
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # of what is offered; held for a moment only
+        self._entering = threading.RLock()  # one after another enters; held until the room has taken it
         self._ended = threading.Event()
         self._tasks = ThreadPoolExecutor(limits.TASKS_OF_A_ROOM, f"task of {client}")
         self._places = threading.BoundedSemaphore(limits.TASKS_WAITING)
@@ -140,19 +141,23 @@ class Tenancy:
         What the room has begun to say is said first: it has been judged by what had entered before.
         Raises LimitExceeded; NotPermitted: this node's owner has no such policy.
         """
-        new = frozenset(policies) - self.entered
-        if new:
+        policies = frozenset(policies)
+        if not policies:
+            return
+        with self._entering:  # who brings the same waits for those answers as well
+            new = policies - self.entered
+            if not new:
+                return
             owned = {offer.policy for offer in self._state.offers}
             if any(policy.owner == self._state.owner and policy not in owned for policy in new):
                 raise NotPermitted("the owner of this node has no such policy", where=self._state.owner)
+            if len(self.entered | new) > limits.MAX_POLICIES:
+                raise LimitExceeded(
+                    f"the data in a room has {limits.MAX_POLICIES} policies at most", where=self._state.owner
+                )
+            self.entered |= new  # before the wait: what the room begins to say meanwhile is judged by them
             self.room.finish_answers()
-            with self._lock:
-                if len(self.entered | new) > limits.MAX_POLICIES:
-                    raise LimitExceeded(
-                        f"the data in a room has {limits.MAX_POLICIES} policies at most", where=self._state.owner
-                    )
-                self.entered |= new
-            self._changed()
+        self._changed()
 
     def bring_in(self, header: wire.Frame) -> None:
         """Put in the room what of the owner's data the batch of this header names.
@@ -163,14 +168,16 @@ class Tenancy:
         if not self._outside:
             return
         header = bytes(header)
-        with self._lock:
-            for id, offer in list(self._outside.items()):
-                if id.to_bytes(8, "big") in header:
-                    del self._outside[id]
-                    self.enter([offer.policy])
-                    put = Put(id, offer.value, offer.label.tags, offer.label.description)
-                    batch = Batch(1, False, 0, [put], depth=limits.CHAIN_HOPS)  # before whatever names it
-                    self.room.send(wire.encode(batch), 1, None)
+        with self._entering:
+            with self._lock:
+                named = [(id, offer) for id, offer in self._outside.items() if id.to_bytes(8, "big") in header]
+            for id, offer in named:
+                self.enter([offer.policy])
+                put = Put(id, offer.value, offer.label.tags, offer.label.description)
+                batch = Batch(1, False, 0, [put], depth=limits.CHAIN_HOPS)  # before whatever names it
+                self.room.send(wire.encode(batch), 1, None)
+                with self._lock:
+                    del self._outside[id]  # only now: until then nobody's batch that names it goes on
 
     def offer_anew(self, ids: Collection[int] | None = None) -> None:
         """The room has nothing under these ids, or any, any more; the owner's data there is found again, by others."""
@@ -203,7 +210,7 @@ class Tenancy:
             self.note(release, decision)
         if not decision.allowed:
             raise self._denial(release, decision)
-        if decision.policies and not isinstance(release, ShapeToCaller):
+        if decision.policies and not decision.request and not isinstance(release, ShapeToCaller):
             self._noted[release] = decision.policies
         return decision
 
@@ -240,7 +247,7 @@ class Tenancy:
 
         A release of a value has been permitted, and noted, when it was asked for.
         """
-        tag = b""
+        tag, noted = b"", self._noted.pop(release, ())
         try:
             answer = wire.unpack(header(frames), RawAnswered).answer
             tag = peek_tag(answer)
@@ -255,7 +262,7 @@ class Tenancy:
             if tag == b"found":
                 return wire.encode(Answered(last, self._found(wire.unpack(answer, Found), query)))
             if tag == b"value":
-                self._check_still(release)
+                self._check_still(release, noted)
             elif self.entered:
                 if answer != _RAN_FOR_NOTHING or not self._state.tells_failures(self.client):
                     self.permit(release)
@@ -269,10 +276,9 @@ class Tenancy:
                 return wire.encode(Answered(last, Done()))
             return self.refusal(error, last)
 
-    def _check_still(self, release: Release) -> None:
-        """Refuse what was permitted before more data entered. Raises NotPermitted, AuditFailed."""
+    def _check_still(self, release: Release, noted: tuple[str, ...]) -> None:
+        """Refuse what the ``noted`` policies permitted before more entered. Raises NotPermitted, AuditFailed."""
         decision = self.decide(release)
-        noted = self._noted.pop(release, ())
         if decision.allowed and decision.policies != noted:
             self.note(release, decision)
         if not decision.allowed or decision.request:  # what was approved by hand is another value
