@@ -67,6 +67,7 @@ class Routes:
         self._peers: dict[str, Introduce] = {}
         self._routes: dict[str, _Route] = {}
         self._told: dict[str, tuple[frozenset[Policy], Decision]] = {}
+        self._closed = False
 
     def address_of(self, worker: str, told: str) -> str:
         """Return where to dial a worker, which the client was ``told`` to be there.
@@ -115,6 +116,8 @@ class Routes:
             batch.policies = tuple(self._permit(peer))
             if route.carrier is None:
                 route.carrier = self._open(peer, route)
+                if self._closed:  # meanwhile, by who may not have seen it
+                    route.close()
         except SyftError as error:
             route.lose(error)
         route.send(batch, frames)
@@ -134,6 +137,7 @@ class Routes:
 
     def close(self) -> None:
         """Hang up, on all of them at the same time: each may take a while to say goodbye."""
+        self._closed = True
         with ThreadPoolExecutor(limits.DELEGATES) as pool:
             list(pool.map(_Route.close, list(self._routes.values())))
 
