@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
@@ -194,10 +195,19 @@ class Cluster:
             except OSError as error:
                 if self._gone:
                     return
-                self._doors.release()
-                _log.error("a room cannot arrive: %s", error)
+                self._pause(error)
                 continue
-            threading.Thread(target=self._let_in, args=(connection,), name="a room's arrival", daemon=True).start()
+            try:
+                threading.Thread(target=self._let_in, args=(connection,), name="a room's arrival", daemon=True).start()
+            except RuntimeError as error:  # there is no room for another thread; for the next there may be
+                connection.close()
+                self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        """Wait a moment, as a room cannot be let in, and let another come in its place."""
+        _log.error("a room cannot arrive: %s", error)
+        time.sleep(limits.ACCEPT_PAUSE)
+        self._doors.release()
 
     def _let_in(self, connection: socket.socket) -> None:
         try:
