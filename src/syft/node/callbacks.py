@@ -124,8 +124,8 @@ class Callbacks:
         worker = get_worker(name)
         if not isinstance(worker, VirtualWorker):
             raise NotPermitted(f"{self._node} may use virtual workers of its client's process only", where=name)
-        here = worker._worker
+        room = worker._worker
         known = self._delegates.get(name)
-        if known is None or known.worker is not here:
-            known = self._delegates[name] = Delegate(here, self._node, Guard(here.store, limits.ROOM_BYTES))
-        return answer_batch(here, batch, delegate=known)
+        if known is None or known.worker is not room:
+            known = self._delegates[name] = Delegate(room, self._node, Guard(room.store, limits.ROOM_BYTES))
+        return answer_batch(room, batch, delegate=known)
