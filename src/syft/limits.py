@@ -46,7 +46,6 @@ CLUSTER_ROOM_MEMORY: Final = 1 << 30  # bytes that Ray sets aside for a room, on
 SPARE_ROOMS: Final = 1              # rooms on a cluster that wait for a client, since one takes seconds to start
 GRACE_SECONDS: Final = 60           # how long a room waits for its client to come back
 MAX_GRACE_SECONDS: Final = 604_800  # the most of that
-ARRIVING_BYTES: Final = 8 << 30     # of batches and deliveries that a gate is reading, or has read for busy rooms
 
 ORDER_BYTES: Final = 4096           # of a gate's order for a room
 MAX_LOGGED: Final = 500             # characters of an error's text from elsewhere that go to the owner's log
@@ -92,8 +91,6 @@ OUTAGE_SECONDS: Final = 1.0         # without a connection, after which it is sa
 GOODBYE_SECONDS: Final = 2          # how long who leaves waits for the other side
 ENDING_SECONDS: Final = 60          # how long a caller has to take what is left when its session has ended
 SESSIONS_OF_A_ROOM: Final = 8       # of its client and the client's delegates, at one time
-GIVE_WAY_SECONDS: Final = 2         # how long one waits for a share of ARRIVING_BYTES until who has most loses some
-ARRIVING_SECONDS: Final = 300       # how long one then waits, until it is refused
 DELIVERIES_OF_A_ROOM: Final = 32    # deliveries of other nodes that are on their way into a room at one time
 DELIVERY_SECONDS: Final = 300       # how long one that comes again waits for the answer to what came before
 TASKS_OF_A_ROOM: Final = 2          # moves to other nodes, and requests to the owner, at one time

@@ -39,7 +39,6 @@ name = "roaming"
 clients = 24
 room_objects = 500
 room_bytes = {ROOM_BYTES}
-arriving_bytes = {2 * ROOM_BYTES}
 room_memory = {6 << 30}
 room_cpu_seconds = 60
 grace_seconds = 2

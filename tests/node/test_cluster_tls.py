@@ -13,7 +13,7 @@ import pytest
 from syft.errors import BadConfig
 from syft.node import cluster, cluster_tls
 from syft.node.config import Ray
-from syft.node.records import SocketSource, read_record, read_record_of_gate, send_record
+from syft.node.records import FromGate, SocketSource, read_record, send_record
 
 pytestmark = pytest.mark.in_process
 
@@ -74,7 +74,7 @@ def test_records_cross_both_ways_at_once(pair):
     for writer in writers:
         writer.join()
     send_record(here, sent[0])
-    assert list(map(bytes, read_record_of_gate(SocketSource(there)))) == sent[0]
+    assert list(map(bytes, FromGate(there).read() or ())) == sent[0]
 
 
 def test_bytes_that_are_decrypted_already_are_not_waited_for(pair):

@@ -43,7 +43,7 @@ def test_the_example_of_the_documents(folder: Path) -> None:
     assert heart.tensors["data"].columns == ("age", "systolic") and heart.tensors["target"].columns == "ill"
     assert digits.tensors["images"].shape == (-1, 8, 8)
     assert config.peers == {"agg": Address("127.0.0.1", 7102)}
-    assert config.limits == Limits(20, 4, 50_000, 2**30, 2**32, 600, 30, 2**32)
+    assert config.limits == Limits(20, 4, 50_000, 2**30, 2**32, 600, 30)
     assert config.state == folder / "bob-state"
 
 

@@ -46,7 +46,7 @@ def gate(monkeypatch):
     """Deliveries of a gate that tries twice, and the connections that it is going to make."""
     monkeypatch.setattr("syft.limits.RECONNECT_PAUSES", (0.0,))
     lines = []
-    return Deliveries("bob", 1 << 20, lambda name, address: lines.pop(0), Counts(), None, print), lines
+    return Deliveries("bob", 1 << 20, lambda name, address: lines.pop(0), Counts(), print), lines
 
 
 def admitted(deliveries):
@@ -100,7 +100,7 @@ def test_whoever_leaves_while_a_node_is_dialled_delivers_nothing():
         deliveries.forget(tenancy)
         return line
 
-    deliveries = Deliveries("bob", 1 << 20, dial, Counts(), None, print)
+    deliveries = Deliveries("bob", 1 << 20, dial, Counts(), print)
     deliveries.admit(tenancy)
     with pytest.raises(WorkerNotFound, match="has left"):
         deliveries._deliver(tenancy, PLACE, [b"a"])

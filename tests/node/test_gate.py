@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -74,6 +75,17 @@ def test_connections_that_say_nothing_do_not_keep_others_out(narrow, authority):
     assert len(list(Path(f"/proc/{narrow.process.pid}/task").iterdir())) < 2 * limits.ARRIVALS
     for connection in silent:
         connection.close()
+
+
+def test_a_gate_keeps_nothing_of_what_goes_to_a_room(narrow, authority):
+    def most_memory():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{narrow.process.pid}/status").read_text())[1]) << 10
+
+    bob = sy.connect(narrow.address, certs=authority / "me")
+    before = most_memory()
+    assert sy.send(torch.ones(1 << 25), bob).sum().item() == 1 << 25
+    assert most_memory() - before < 16 << 20
+    bob.shut()
 
 
 def has_ended(connection):

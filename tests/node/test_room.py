@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import torch
 
 from syft import limits
 from syft.messages import Clear, Failure, Get, Put, Retain, Retire, Run
+from syft.node.bulk import Forwarded
 from syft.node.delegates import Delegate
-from syft.node.records import Batch
+from syft.node.records import Batch, FromGate, send_piece, send_record, withdraw
 from syft.node.room import answer_batch
 from syft.wire import Ref
 from syft.worker import Worker
@@ -66,3 +69,23 @@ def test_as_many_workers_are_pointed_to_objects_as_may_be_delegates(room):
     assert refused == ["limit-exceeded"] * 3 and len(room.store.grants) == limits.DELEGATES
     assert not isinstance(ask(room, Retain(1, "worker-0")), Failure)
     assert not isinstance(ask(room, Retain(1)), Failure)
+
+
+def test_frames_come_in_pieces_ahead_of_their_record_and_among_others():
+    gate, line = socket.socketpair()
+    with gate, line:
+        first, other, empty = Forwarded(0, 5), Forwarded(1, 3), Forwarded(2, 0)
+        send_piece(gate, first, memoryview(b"ab"))
+        send_piece(gate, other, memoryview(b"xyz"))
+        send_piece(gate, first, memoryview(b"cde"))
+        send_record(gate, [b"a record in between"])
+        withdraw(gate, other)
+        send_record(gate, [b"head", first, b"small", empty])
+        withdraw(gate, first)
+        room = FromGate(line)
+        records = [record for record in (room.read() for _ in range(7)) if record is not None]
+        assert [list(map(bytes, record)) for record in records] == [
+            [b"a record in between"],
+            [b"head", b"abcde", b"small", b""],
+        ]
+        assert not room._forwarded

@@ -1,7 +1,7 @@
-"""Large frames on their way through a gate.
+"""Large frames on their way through a gate, which go on as they come.
 
-To a room they go when they have come, from memory in large pages. From a room they go on as
-they come, and are kept, to be sent again, until the caller has them.
+To a room they go in pieces, ahead of the record that they are of, and no part of them is kept. What
+comes from a room is kept, to be sent again, until the caller has it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from .. import limits
 from ..errors import LimitExceeded
-from ..wire import Frame
 
 
 class ArrivingFrame:
@@ -68,6 +67,17 @@ class ArrivingFrame:
             at += len(packet)
 
 
+class Forwarded:
+    """A frame that is at the room already, or on its way there, under a number of the gate's."""
+
+    def __init__(self, number: int, length: int) -> None:
+        self.number = number
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
 def memory(count: int) -> bytearray | mmap.mmap:
     """Return ``count`` bytes to be written; the more there are, the less it costs to get each. Raises LimitExceeded."""
     if count <= limits.PACKET_BYTES:
@@ -78,12 +88,3 @@ def memory(count: int) -> bytearray | mmap.mmap:
         raise LimitExceeded(f"there is no memory for a frame of {count} bytes", mend="Send it in parts.") from error
     mapped.madvise(mmap.MADV_HUGEPAGE)
     return mapped
-
-
-def copied(frame: Frame | ArrivingFrame) -> Frame | ArrivingFrame:
-    """Return a copy of a frame, whose memory may change; of one that still comes in that is itself."""
-    if isinstance(frame, ArrivingFrame):
-        return frame
-    copy = memory(len(frame))
-    copy[:] = memoryview(frame).cast("B")
-    return copy

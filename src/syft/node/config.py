@@ -86,12 +86,6 @@ class Limits(_Table, frozen=True):
     room_memory: Annotated[int, msgspec.Meta(ge=limits.MIN_ROOM_MEMORY, le=limits.MAX_ID)] = limits.ROOM_MEMORY
     room_cpu_seconds: Count = limits.ROOM_CPU_SECONDS
     grace_seconds: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_GRACE_SECONDS)] = limits.GRACE_SECONDS
-    arriving_bytes: Count = limits.ARRIVING_BYTES
-
-    @property
-    def message_bytes(self) -> int:
-        """The most that one message brings."""
-        return min(self.room_bytes, self.arriving_bytes)
 
 
 class Ray(_Table, frozen=True):

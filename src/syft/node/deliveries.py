@@ -31,14 +31,12 @@ from .records import (
     PacketSource,
     check_tensors,
     numbered,
-    read_frames,
     read_record,
     size_of,
     tag_of,
 )
 from .release import Movement, ShapeToCaller, ToWorker
 from .rooms import failed, raw_value
-from .shares import Shares
 from .tenancy import Tenancy
 
 
@@ -60,7 +58,6 @@ class Deliveries:
         worker: whose gate it is.
         most: bytes of one delivery here.
         dial: connects to another node, by name and address.
-        arriving: the bytes that the gate reads at one time.
         refused: told whose delivery nobody expects.
     """
 
@@ -70,11 +67,9 @@ class Deliveries:
         most: int,
         dial: Callable[[str, str], Connection],
         counts: Counts,
-        arriving: Shares,
         refused: Callable[[str], None],
     ) -> None:
         self._worker, self._most, self._dial, self._counts, self._refused = worker, most, dial, counts, refused
-        self._arriving = arriving
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._tickets: dict[str, _Ticket] = {}
@@ -187,13 +182,11 @@ class Deliveries:
         source: PacketSource,
         delivery: Delivery,
         lengths: Sequence[int],
-        give_up: Callable[[], None],
     ) -> Frames:
         """Take a delivery of another node, if it bears a ticket of a client here; return the answer.
 
         Args:
             lengths: of the frames that have yet to be read from ``source``.
-            give_up: cuts it off.
 
         Raises EOFError: it was cut off, and the ticket is still good; LimitExceeded, NotPermitted: what is left
         of it has not been read.
@@ -203,7 +196,7 @@ class Deliveries:
             with self._lock:
                 is_first, ticket.attempt = not ticket.attempt, ticket.attempt or delivery.attempt
             if is_first:
-                return self._take(ticket, sender, source, delivery, lengths, give_up)
+                return self._take(ticket, source, delivery, lengths)
             try:  # it came before, and its answer was cut off
                 answer = self._ticket(sender, delivery).answer.result(limits.DELIVERY_SECONDS)
             except TimeoutError as error:
@@ -235,30 +228,28 @@ class Deliveries:
     def _take(
         self,
         ticket: _Ticket,
-        sender: str,
         source: PacketSource,
         delivery: Delivery,
         lengths: Sequence[int],
-        give_up: Callable[[], None],
     ) -> Frames:
         """Read the first attempt at a delivery, and put it in the room; return the answer. Raises as above."""
+        room = ticket.tenancy.room
         with ExitStack() as stack:
             try:
                 check_tensors(lengths, self._most)
-                part = stack.enter_context(self._arriving.part(sender, sum(lengths), give_up))
-                memories = read_frames(source, lengths)
-            except BaseException:  # it was cut off, or is too large: the next attempt is the first again
+                # They came with the value, and hold here as they do there, before any of it is in the room.
+                ticket.tenancy.enter(delivery.policies)
+                memories = stack.enter_context(room.forward(source, lengths))
+            except BaseException:  # it was cut off, or is refused: the next attempt is the first again
                 with self._lock:
                     before, ticket.attempt, ticket.answer = ticket.answer, "", Future()
                 before.set_result(None)
                 raise
-            part.keep()
             self._counts.took(0, size_of(memories))
             message = "put", ticket.id, delivery.value, delivery.tags, delivery.description, None
             put = msgspec.msgpack.encode((1, True, 0, [message]))
             try:
-                ticket.tenancy.enter(delivery.policies)  # they came with the value, and hold here as they do there
-                placed = ticket.tenancy.room.ask_encoded([put, *memories])
+                placed = room.ask_encoded([put, *memories])
                 answer = ticket.tenancy.let_out(b"put", ShapeToCaller(), placed, 1)
             except SyftError as error:
                 answer = failed(1, error)

@@ -50,7 +50,6 @@ from .records import (
     numbered,
     pack,
     peek_tag,
-    read_frames,
     read_head,
     read_record,
     size_of,
@@ -59,7 +58,6 @@ from .release import ToCaller
 from .requests import Standing, encoded, tensor_in
 from .rooms import Room, failed, raw_value
 from .session import Session, Stream, away
-from .shares import Shares
 from .state import NodeState
 from .tenancy import Tenancy
 
@@ -85,13 +83,11 @@ class Gate:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._opening: dict[tuple[str, str], Future[Session]] = {}  # sessions whose rooms are being opened
         self._delegates: dict[tuple[str, str], Tenancy] = {}
-        self._arriving = Shares(state.limits.arriving_bytes, worker, "bytes at one time")
         self._deliveries = Deliveries(
             worker,
-            state.limits.message_bytes,
+            state.limits.room_bytes,
             self._dial,
             self.counts,
-            self._arriving,
             lambda sender: self._note_refusal(sender, "ticket", "no client expects this delivery"),
         )
 
@@ -140,7 +136,7 @@ class Gate:
         caller = connection.peer
         session = self._session(caller, opening)
         stream = session.attach(opening.received, partial(self._send_at_once, connection), connection.hurry)
-        welcome = Welcome(session.accepted, self._limits.grace_seconds, self._limits.message_bytes)
+        welcome = Welcome(session.accepted, self._limits.grace_seconds, self._limits.room_bytes)
         listening = threading.Thread(
             target=self._listen,
             args=(connection, source, session, opening.session, stream),
@@ -262,7 +258,7 @@ class Gate:
 
     def _listen(self, connection: Connection, source: PacketSource, session: Session, id: str, stream: Stream) -> None:
         try:
-            while self._take_batch(connection, source, session):
+            while self._take_batch(source, session):
                 pass
         except EOFError:
             self._detach(session, id, stream)
@@ -282,16 +278,15 @@ class Gate:
         stream.end()
         session.detach(stream, self._limits.grace_seconds, lambda: self._end((session.caller, id), session))
 
-    def _take_batch(self, connection: Connection, source: PacketSource, session: Session) -> bool:
+    def _take_batch(self, source: PacketSource, session: Session) -> bool:
         """Read a batch, and give it to its session; tell whether more will come. Raises as those do."""
-        lengths = read_head(source)
+        first, *lengths = read_head(source)
+        head = source.read(first)
         if sum(lengths) <= limits.PACKET_BYTES:
-            return session.accept(read_frames(source, lengths))
-        check_tensors(lengths[1:], self._limits.message_bytes)
-        with self._arriving.part(session.caller, sum(lengths), connection.hang_up) as part:
-            frames = read_frames(source, lengths)
-            part.keep()
-            return session.accept(frames)
+            return session.accept([head, *map(source.read, lengths)])
+        check_tensors(lengths, self._limits.room_bytes)
+        with session.forward(head, source, lengths) as frames:
+            return session.accept([head, *frames])
 
     def _end(self, key: tuple[str, str], session: Session) -> None:
         """Forget a session that has ended; a client's own, with its room and all that led there."""
@@ -442,7 +437,7 @@ class Gate:
     ) -> Frames:
         """Take a delivery of another node; return the answer. Raises EOFError, OSError; SyftError: after the answer."""
         try:
-            return self._deliveries.receive(connection.peer, source, delivery, lengths, connection.hang_up)
+            return self._deliveries.receive(connection.peer, source, delivery, lengths)
         except SyftError as refusal:  # the rest of the record is not read
             connection.send_record(failed(0, refusal))
             raise

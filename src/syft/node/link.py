@@ -13,10 +13,21 @@ from functools import partial
 from .. import limits, wire
 from ..errors import LimitExceeded, SyftError, WorkerShut
 from ..wire import Frame
-from .bulk import copied
 from .connection import Connection, Outbox, text_of
 from .progress import Traffic
-from .records import Batch, Frames, Opening, Packet, PacketSource, Welcome, pack, read_head, read_record, size_of
+from .records import (
+    Batch,
+    Frames,
+    Opening,
+    Packet,
+    PacketSource,
+    Welcome,
+    pack,
+    pack_copy,
+    read_head,
+    read_record,
+    size_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +89,10 @@ class Link:
     def send(self, last: int, frames: Frames) -> None:
         """Send a batch, whose last message is the session's ``last``-th."""
         with self._lock:
-            packets = list(pack(frames if size_of(frames) <= limits.PACKET_BYTES else [*map(copied, frames)]))
-            self._put(packets, self._packets)
+            packets = []
+            for packet in pack(frames) if size_of(frames) <= limits.PACKET_BYTES else pack_copy(frames):
+                packets.append(packet)
+                self._put([packet], self._packets)
             self._unacknowledged.append((last, packets))
 
     def acknowledge(self, accepted: int) -> None:

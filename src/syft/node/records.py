@@ -33,12 +33,12 @@ from ..messages import (
     Withdraw,
 )
 from ..wire import Frame, Id, Name
-from .bulk import ArrivingFrame, memory
+from .bulk import ArrivingFrame, Forwarded, memory
 from .release import Policies
 from .tls import Duplex
 
 #: What a record is made of.
-Frames = Sequence[Frame | ArrivingFrame]
+Frames = Sequence[Frame | ArrivingFrame | Forwarded]
 
 #: A piece of a record.
 Packet = bytes | memoryview
@@ -155,10 +155,18 @@ class Delivery(msgspec.Struct, array_like=True, tag="delivery"):
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 
+#: A piece of a frame that goes to a room ahead of its record: 0 where a record has its count, the frame's number,
+#: its length, and that of the piece. A frame of no length is one that is not needed.
+_PIECE = struct.Struct("<IQQI")
+_PIECE_REST = struct.Struct("<QQI")  # without that 0
+
+#: Set in the length of a frame that was forwarded; the rest is its number.
+_FORWARDED = 1 << 63
+
 
 def pack(frames: Frames) -> Iterator[Packet]:
     """Give a record as packets of at most ``limits.PACKET_BYTES``. Raises EOFError: a frame does not arrive whole."""
-    head = _head(list(map(len, frames)))
+    head = _head(frames)
     first, *memories = frames
     if len(head) + sum(map(len, frames)) <= limits.PACKET_BYTES:
         yield head + b"".join(part for frame in frames for part in _packets(frame))
@@ -170,7 +178,18 @@ def pack(frames: Frames) -> Iterator[Packet]:
         yield from _packets(frame)
 
 
-def _packets(frame: Frame | ArrivingFrame) -> Iterator[Packet]:
+def pack_copy(frames: Frames) -> Iterator[Packet]:
+    """As :func:`pack`, of frames whose memory may change afterwards."""
+    copy, at = memoryview(memory(len(_head(frames)) + size_of(frames))), 0
+    for packet in pack(frames):
+        part = copy[at : at + len(packet)]
+        part[:] = packet
+        yield part
+        at += len(part)
+
+
+def _packets(frame: Frame | ArrivingFrame | Forwarded) -> Iterator[Packet]:
+    assert not isinstance(frame, Forwarded)  # which go to rooms only
     if isinstance(frame, ArrivingFrame):
         yield from frame.packets()
         return
@@ -182,14 +201,16 @@ def _packets(frame: Frame | ArrivingFrame) -> Iterator[Packet]:
 def header(frames: Frames) -> Frame:
     """Return the first frame of a record, the only one that a gate reads."""
     first = frames[0]
-    assert not isinstance(first, ArrivingFrame)
+    assert not isinstance(first, ArrivingFrame | Forwarded)
     return first
 
 
 def send_record(connection: Line, frames: Frames) -> None:
     """Write a record to a line. Raises OSError, EOFError."""
-    rest = bytearray(_head(list(map(len, frames))))
+    rest = bytearray(_head(frames))
     for frame in frames:
+        if isinstance(frame, Forwarded):
+            continue
         if len(frame) <= limits.PACKET_BYTES and not isinstance(frame, ArrivingFrame):
             rest += frame
             continue
@@ -200,8 +221,22 @@ def send_record(connection: Line, frames: Frames) -> None:
     connection.sendall(rest)
 
 
-def _head(lengths: Sequence[int]) -> bytes:
-    return _COUNT.pack(len(lengths)) + b"".join(map(_LENGTH.pack, lengths))
+def send_piece(connection: Line, frame: Forwarded, piece: memoryview) -> None:
+    """Write the next piece of a frame to a room. Raises OSError."""
+    connection.sendall(_PIECE.pack(0, frame.number, len(frame), len(piece)))
+    connection.sendall(piece)
+
+
+def withdraw(connection: Line, frame: Forwarded) -> None:
+    """Say to a room that it needs a frame no more, if it has not had its record. Raises OSError."""
+    connection.sendall(_PIECE.pack(0, frame.number, 0, 0))
+
+
+def _head(frames: Frames) -> bytes:
+    lengths = (
+        _FORWARDED | frame.number if isinstance(frame, Forwarded) and len(frame) else len(frame) for frame in frames
+    )
+    return _COUNT.pack(len(frames)) + b"".join(map(_LENGTH.pack, lengths))
 
 
 class Source(Protocol):
@@ -225,12 +260,13 @@ class PacketSource:
 
     def read(self, count: int) -> bytearray | mmap.mmap:
         read, at = memory(count), 0
-        for part in self._parts(count):
+        for part in self.parts(count):
             read[at : at + len(part)] = part
             at += len(part)
         return read
 
-    def _parts(self, count: int) -> Iterator[memoryview]:
+    def parts(self, count: int) -> Iterator[memoryview]:
+        """Yield the next ``count`` bytes, each part good until the next is asked for. Raises EOFError."""
         while count:
             if not self._rest:
                 packet = next(self._packets, None)
@@ -296,9 +332,52 @@ class SocketSource:
         return self._receive(view)
 
 
+class FromGate:
+    """What a room reads, from a gate that it trusts: records, and pieces of frames ahead of those."""
+
+    def __init__(self, line: Line) -> None:
+        self._source = SocketSource(line)
+        self._forwarded: dict[int, tuple[bytearray | mmap.mmap, int]] = {}  # and how much of each is here
+
+    def fileno(self) -> int:
+        """As of a :class:`SocketSource`."""
+        return self._source.fileno()
+
+    @property
+    def is_ahead(self) -> bool:
+        """As of a :class:`SocketSource`."""
+        return self._source.is_ahead
+
+    def read(self) -> list[Frame] | None:
+        """Read the next record; None: it was a piece. Raises EOFError, LimitExceeded."""
+        (count,) = _COUNT.unpack(self._source.read(_COUNT.size))
+        if not count:
+            self._read_piece(*_PIECE_REST.unpack(self._source.read(_PIECE_REST.size)))
+            return None
+        lengths = _read_lengths(self._source, count)
+        return [
+            self._forwarded.pop(length ^ _FORWARDED)[0] if length & _FORWARDED else self._source.read(length)
+            for length in lengths
+        ]
+
+    def _read_piece(self, number: int, length: int, count: int) -> None:
+        if not length:
+            self._forwarded.pop(number, None)
+            return
+        whole, at = self._forwarded.get(number) or (memory(length), 0)
+        with memoryview(whole) as view:
+            end = at + count
+            while at < end:
+                at += self._source.read_into(view[at:end])
+        self._forwarded[number] = whole, end
+
+
 def read_head(source: Source) -> list[int]:
     """Read how long each frame of the next record is. Raises EOFError, LimitExceeded."""
-    lengths = _read_lengths(source, limits.MAX_FRAMES)
+    (count,) = _COUNT.unpack(source.read(_COUNT.size))
+    if not 0 < count <= limits.MAX_FRAMES:
+        raise LimitExceeded(f"a record of {count} frames", mend="Send fewer tensors in one message.")
+    lengths = _read_lengths(source, count)
     if lengths[0] > limits.MAX_HEADER_BYTES or max(lengths) > limits.MAX_FRAME_BYTES:
         raise LimitExceeded(f"a record with a frame of {max(lengths)} bytes", mend="Send it in parts.")
     if sum(lengths) > limits.MAX_RECORD_BYTES:
@@ -306,11 +385,8 @@ def read_head(source: Source) -> list[int]:
     return lengths
 
 
-def _read_lengths(source: Source, most: int) -> list[int]:
-    """Read how long each of at most so many frames is. Raises EOFError, LimitExceeded."""
-    (count,) = _COUNT.unpack(source.read(_COUNT.size))
-    if not 0 < count <= most:
-        raise LimitExceeded(f"a record of {count} frames", mend="Send fewer tensors in one message.")
+def _read_lengths(source: Source, count: int) -> list[int]:
+    """Read how long each of so many frames is. Raises EOFError."""
     return [length for (length,) in _LENGTH.iter_unpack(source.read(_LENGTH.size * count))]
 
 
@@ -330,11 +406,6 @@ def check_tensors(lengths: Sequence[int], most: int) -> None:
 def read_frames(source: Source, lengths: Sequence[int]) -> list[Frame]:
     """Read frames of these lengths. Raises EOFError; LimitExceeded: there is no memory for them."""
     return [source.read(length) for length in lengths]
-
-
-def read_record_of_gate(source: Source) -> list[Frame]:
-    """Read the next record in a room, which trusts its gate. Raises EOFError."""
-    return [source.read(length) for length in _read_lengths(source, limits.MAX_FRAMES + 1)]  # one is a name
 
 
 def size_of(frames: Frames) -> int:

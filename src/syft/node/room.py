@@ -23,7 +23,7 @@ from ..worker import Worker, encodable, failure_of, written_by
 from ..workers import BaseWorker, become_local_worker, get_worker
 from .channel import Channel
 from .delegates import Delegate
-from .records import Answered, Batch, Frames, Line, SocketSource, read_record_of_gate, send_record
+from .records import Answered, Batch, Frames, FromGate, Line, send_record
 from .turns import Turns, here
 
 #: Operators run below autograd, which is the caller's, and below what has a view keep the object that it is of.
@@ -54,7 +54,7 @@ class _Room:
         self._worker = Worker(worker, get_worker)
         self._guard = self._worker.guard = Guard(self._worker.store, quota)
         self._objects, self._gate, self._calls = objects, batches, calls
-        self._batches, self._answers = SocketSource(batches), SocketSource(calls)
+        self._batches, self._answers = FromGate(batches), FromGate(calls)
         self._delegates: dict[str, Delegate] = {}
         self._channels: dict[str, Channel] = {}
         self._turns: Turns[Batch] = Turns()
@@ -75,14 +75,17 @@ class _Room:
         return BaseWorker(name, channel)
 
     def _receive(self) -> None:
-        """Take the next answer of a worker elsewhere, or else the next batch. Raises EOFError."""
+        """Take the next answer of a worker elsewhere, or else the next batch; or a piece. Raises EOFError."""
         sources = [self._answers, self._batches]
         ready = [source for source in sources if source.is_ahead] or select.select(sources, [], [])[0]
         if self._answers not in ready:
-            batch = wire.decode(read_record_of_gate(self._batches), Batch)
-            self._turns.add(batch.depth, batch)
+            if (record := self._batches.read()) is not None:
+                batch = wire.decode(record, Batch)
+                self._turns.add(batch.depth, batch)
             return
-        name, *frames = read_record_of_gate(self._answers)
+        if (record := self._answers.read()) is None:
+            return
+        name, *frames = record
         channel = self._channels[bytes(name).decode()]
         try:
             channel.arrived(frames)

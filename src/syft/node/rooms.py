@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import msgspec
 
@@ -14,19 +16,22 @@ from .. import limits, wire
 from ..errors import MalformedMessage, SyftError, WorkerShut
 from ..messages import Description, Request, Tags
 from ..worker import failure_of
-from .bulk import ArrivingFrame
+from .bulk import ArrivingFrame, Forwarded
 from .engines import Death, Engine, Order
 from .records import (
     Answered,
     Batch,
     Frames,
+    PacketSource,
     RawAnswered,
     SocketSource,
     header,
     peek_tag,
     read_head,
     read_record,
+    send_piece,
     send_record,
+    withdraw,
 )
 from .state import cpu_of
 
@@ -71,6 +76,7 @@ class Room:
         self._lock = threading.Lock()
         self._sending, self._answering = threading.Lock(), threading.Lock()  # of its batches, of its calls
         self._arriving: list[ArrivingFrame] = []
+        self._numbers = itertools.count()  # of frames that are forwarded
         self._awaited: dict[tuple[str, int], deque[Receive]] = {}  # by who asked, and the number of the message
         self._closed = False
         self._cpu_seconds = 0.0
@@ -96,6 +102,27 @@ class Room:
         if ending is not None and receive is not None:
             receive(failed(last, ending))
 
+    @contextmanager
+    def forward(self, source: PacketSource, lengths: Sequence[int], *, as_answer: bool = False) -> Iterator[Frames]:
+        """Pass on frames as they come, ahead of the record that they are of, which is to be sent in the meantime.
+
+        That goes by :meth:`send`; or, if ``as_answer``, by :meth:`answer_call`. Raises as the source does.
+        """
+        frames = [Forwarded(next(self._numbers), length) for length in lengths]
+        try:
+            for frame in frames:
+                for piece in source.parts(len(frame)):
+                    self._write(send_piece, frame, piece, as_answer=as_answer)
+            yield frames
+        finally:
+            for frame in frames:
+                self._write(withdraw, frame, as_answer=as_answer)
+
+    def _write(self, write: Callable[..., None], *what: Any, as_answer: bool) -> None:
+        """Write to one of its lines, if it has not ended: who listens is told."""
+        with self._answering if as_answer else self._sending, suppress(OSError):
+            write(self._process.calls if as_answer else self._process.batches, *what)
+
     def finish_answers(self) -> None:
         """Wait until what the room has begun to say is here; what does not come in time is lost."""
         for frame in self._arriving:
@@ -113,8 +140,7 @@ class Room:
 
     def answer_call(self, worker: str, frames: Frames) -> None:
         """Pass on the answer of a worker elsewhere."""
-        with self._answering, suppress(OSError):
-            send_record(self._process.calls, [worker.encode(), *frames])
+        self._write(send_record, [worker.encode(), *frames], as_answer=True)
 
     @property
     def died(self) -> bool:

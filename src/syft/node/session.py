@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -17,10 +18,10 @@ import msgspec
 from .. import limits, wire
 from ..errors import LimitExceeded, MalformedMessage, NotPermitted, SyftError, WorkerShut
 from ..messages import Done, Get, Retire, Search
-from ..wire import Id, Name
+from ..wire import Frame, Id, Name
 from .connection import Outbox
 from .counts import Counts
-from .records import FOR_THE_GATE, Answered, Batch, Frames, RawBatch, header, peek_tag, size_of
+from .records import FOR_THE_GATE, Answered, Batch, Frames, PacketSource, RawBatch, header, peek_tag, size_of
 from .release import Movement, ShapeToCaller, ToCaller, ToWorker
 from .tenancy import ANSWERS, Tenancy, with_policies
 
@@ -121,6 +122,17 @@ class Session:
         with self._lock:
             self._read.wait_for(lambda: self._ending is not None, seconds)
             return self._ending
+
+    def forward(self, head: Frame, source: PacketSource, lengths: Sequence[int]) -> AbstractContextManager[Frames]:
+        """Have the large frames of a batch go to the room as they come; :meth:`accept` it in the meantime.
+
+        Raises as the source does, and as :meth:`.tenancy.Tenancy.enter`.
+        """
+        batch = wire.unpack(head, RawBatch)
+        if self.caller != self.tenancy.client:
+            self.tenancy.enter(batch.policies)  # before any of what they are for
+        is_reply = [peek_tag(message) for message in batch.messages] == [b"reply"]
+        return self.tenancy.room.forward(source, lengths, as_answer=is_reply)
 
     def accept(self, frames: Frames) -> bool:
         """Take a batch, unless it was taken before; tell whether more will come.
